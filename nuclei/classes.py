@@ -1,0 +1,1 @@
+CLASSES = ("normal epithelial", "cancer epithelial", "muscle", "immune leukocyte")

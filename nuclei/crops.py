@@ -1,0 +1,109 @@
+"""Crops on disk and in batches: memory-mapped arrays, normalisation, augmentation of whole batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from skimage.color import rgb_from_hed
+from torch import Tensor
+
+# Of values in [0, 1]. The pretrained network expects these; any fixed ones serve a network trained from scratch.
+MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
+STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Crops with their labels: crops uint8 (N, H, W, C), labels int64 (N,) in 0..K-1."""
+
+    crops: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def open_crops(folder: Path, part: str) -> np.ndarray:
+    """Memory-map `folder`/`part`.npy: uint8 (N, H, W, C), read-only."""
+    return np.load(folder / f"{part}.npy", mmap_mode="r")
+
+
+def select(crops: np.ndarray, split: pd.DataFrame, folds: Sequence[int]) -> Labelled:
+    """Read the crops whose Fold is in `folds` into memory. `split` has a row a crop, in the order of `crops`."""
+    rows = np.flatnonzero(split["Fold"].isin(folds))
+    return Labelled(crops[rows], split["Label"].to_numpy(np.int64)[rows])
+
+
+def normalise(crops: Tensor) -> Tensor:
+    """Turn uint8 (N, H, W, C) into float32 (N, C, H, W), channels last in memory, about zero mean and unit variance."""
+    channels = crops.shape[-1]
+    scale = 1 / (255 * torch.tensor(STD[channels], device=crops.device))
+    shift = -torch.tensor(MEAN[channels], device=crops.device) / torch.tensor(STD[channels], device=crops.device)
+    return torch.addcmul(shift, crops.float(), scale).permute(0, 3, 1, 2)
+
+
+def turn(crops: Tensor, turns: Tensor) -> Tensor:
+    """Apply to each crop (N, H, H, C) one of the eight flips and quarter turns: bits of `turns` (N,), 0..7.
+
+    Bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 leaves the crop as it is.
+    """
+    turned = torch.empty_like(crops)
+    for code in range(8):
+        chosen = turns == code
+        some = crops[chosen]
+        if code & 4:
+            some = some.transpose(1, 2)
+        turned[chosen] = some.flip([axis for axis, bit in ((1, 1), (2, 2)) if code & bit])
+    return turned
+
+
+def stain_jitter(crops: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
+    """Change how strongly each crop is stained: uint8 (N, H, W, C) in and out.
+
+    factors, shifts: float32 (N, 3), for haematoxylin, eosin and the residual of each crop, in optical density;
+    ones and zeros change nothing. Grey crops use the first of the three.
+    Source: Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology", stain augmentation.
+    """
+    n, height, width, channels = crops.shape
+    if channels == 3:
+        from_hed = torch.tensor(rgb_from_hed, dtype=torch.float32, device=crops.device)
+        mixing = torch.linalg.inv(from_hed) @ (factors.unsqueeze(-1) * from_hed)
+        offset = shifts @ from_hed
+    else:
+        mixing, offset = factors[:, :1].unsqueeze(-1), shifts[:, :1]
+    levels = torch.arange(256, device=crops.device, dtype=torch.float32)
+    density_of_level = -torch.log((levels + 1) / 256)
+    density = density_of_level[crops.reshape(n, -1, channels).int()]
+    brightness = torch.baddbmm(offset.unsqueeze(1), density, mixing).neg_().exp_().mul_(256).sub_(1)
+    return brightness.clamp_(0, 255).round_().byte().reshape(n, height, width, channels)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to each of N crops in one epoch: turns (N,) 0..7; factors, shifts float32 (N, 3)."""
+
+    turns: Tensor
+    factors: Tensor
+    shifts: Tensor
+
+    def __call__(self, crops: Tensor, rows: Tensor) -> Tensor:
+        """Change the uint8 batch that holds the crops `rows`."""
+        crops = turn(crops, self.turns[rows].to(crops.device))
+        if self.factors.eq(1).all() and self.shifts.eq(0).all():
+            return crops
+        return stain_jitter(crops, self.factors[rows].to(crops.device), self.shifts[rows].to(crops.device))
+
+
+def draw_augmentation(n: int, dihedral: bool, stain: float, rng: np.random.Generator) -> Augmentation:
+    """Draw one epoch's changes of `n` crops, all at once: they don't depend on batches, workers or devices.
+
+    stain: strength in [0, 1]; factors in 1 +- stain, shifts in +- stain / 2 (optical density)
+    """
+    return Augmentation(
+        turns=torch.from_numpy(rng.integers(0, 8, n)) if dihedral else torch.zeros(n, dtype=torch.int64),
+        factors=torch.from_numpy(rng.uniform(1 - stain, 1 + stain, (n, 3)).astype(np.float32)),
+        shifts=torch.from_numpy(rng.uniform(-stain / 2, stain / 2, (n, 3)).astype(np.float32)),
+    )

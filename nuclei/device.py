@@ -1,0 +1,36 @@
+"""Where and how numbers are computed: device, threads, precision, determinism."""
+
+import os
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def choose_device(name: str, threads: int) -> torch.device:
+    """Return the device called `name` (auto: cuda, else mps, else cpu) and make its results repeatable.
+
+    Sums are taken in an order that depends on the number of threads, so the same bytes need the same `threads`.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
+    torch.use_deterministic_algorithms(True)
+    return torch.device(name)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Compute convolutions and matrix products in bfloat16 where `precision` and the device say so.
+
+    precision: "float32", "bfloat16", or "auto" (bfloat16 where the processor has instructions for it: slower elsewhere)
+    """
+    fast = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,144 @@
+"""One training loop for every network."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from nuclei.crops import Labelled, draw_augmentation, normalise
+from nuclei.device import autocast
+from nuclei.params import Train
+from nuclei.predict import predict_logits
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained: peak learning rate, crops a batch, epochs, seed, EMA decay a step, the rest."""
+
+    lr: float
+    batch_size: int
+    epochs: int
+    seed: int
+    ema: float
+    train: Train
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to: its number from 1, a row of the learning curves, the weights after it (on the CPU)."""
+
+    number: int
+    scores: dict[str, float]
+    weights: dict[str, Tensor]
+
+
+def fit(
+    network: nn.Module,
+    train: Labelled,
+    validation: Labelled | None,
+    recipe: Recipe,
+    device: torch.device,
+    label: str = "",
+) -> Iterator[Epoch]:
+    """Train `network` in place and yield every epoch; stop whenever the caller stops asking.
+
+    AdamW; the learning rate rises linearly, then falls as a cosine to zero. Validation is done in evaluation mode,
+    without augmentation, on the averaged weights where there is an average; None skips it.
+    Everything random comes from (seed, epoch), so neither batches nor devices change what is drawn.
+    label: what the progress bar and a line an epoch are headed with; empty: no output
+    """
+    torch.manual_seed(recipe.seed)  # dropout
+    network.to(device)
+    labels = torch.from_numpy(train.labels)
+    steps_an_epoch = max(len(train) // recipe.batch_size, 1)
+    steps = steps_an_epoch * recipe.epochs
+    optimizer = torch.optim.AdamW(
+        network.parameters(), recipe.lr, weight_decay=recipe.train.weight_decay, fused=device.type != "mps"
+    )
+    warmup = round(recipe.train.warmup * steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, warmup, steps))
+    average = (
+        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
+    )
+    share = np.bincount(train.labels) / len(train)
+    class_weights = torch.from_numpy(1 / (len(share) * share.clip(min=1e-9))).float()
+    loss_of = nn.CrossEntropyLoss(
+        class_weights.to(device) if recipe.train.balance == "loss" else None,
+        label_smoothing=recipe.train.label_smoothing,
+    )
+
+    bar = tqdm(total=steps, desc=label, unit="batch", leave=False, disable=None if label else True)
+    for epoch in range(1, recipe.epochs + 1):
+        rng = np.random.default_rng((recipe.seed, epoch))
+        augment = draw_augmentation(len(train), recipe.train.dihedral, recipe.train.stain, rng)
+        if recipe.train.balance == "sampling":
+            chances = (1 / share)[train.labels]
+            order = rng.choice(len(train), len(train), p=chances / chances.sum())
+        else:
+            order = rng.permutation(len(train))
+        network.train()
+        total = 0.0
+        for batch in np.array_split(order[: steps_an_epoch * recipe.batch_size], steps_an_epoch):
+            rows = torch.from_numpy(batch)
+            crops = augment(torch.from_numpy(train.crops[batch]).to(device), rows)
+            with autocast(device, recipe.train.precision):
+                logits = network(normalise(crops))
+            loss = loss_of(logits.float(), labels[rows].to(device))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            if average:
+                average.update_parameters(network)
+            total += loss.item()
+            bar.update()
+        current = average.module if average else network
+        scores = {"epoch": epoch, "lr": schedule.get_last_lr()[0], "train_loss": total / steps_an_epoch}
+        if validation:
+            scores |= _validate(predict_logits(current, validation.crops, device, recipe.train.precision), validation)
+        if label:
+            tqdm.write(f"{label}: epoch {epoch}/{recipe.epochs}, " + _in_words(scores))
+        yield Epoch(epoch, scores, {name: value.detach().cpu().clone() for name, value in current.state_dict().items()})
+
+
+def _in_words(scores: dict[str, float]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {scores[name]:.4f}" for name in scores if name.endswith(("loss", "racy"))
+    )
+
+
+def _rate(step: int, warmup: int, steps: int) -> float:
+    """Share of the peak learning rate at `step`: a line up, a cosine down (Loshchilov & Hutter 2017)."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def _validate(logits: np.ndarray, validation: Labelled) -> dict[str, float]:
+    """Score logits (N, K) without label smoothing or class weights."""
+    probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+    predicted = logits.argmax(axis=1)
+    return {
+        "validation_loss": log_loss(validation.labels, probabilities, labels=range(logits.shape[1])),
+        "validation_accuracy": accuracy_score(validation.labels, predicted),
+        "validation_balanced_accuracy": balanced_accuracy_score(validation.labels, predicted),
+    }
+
+
+def keep_best(epochs: Iterable[Epoch], patience: int) -> tuple[list[dict[str, float]], Epoch]:
+    """Return the learning curves and the epoch of the lowest validation loss; stop `patience` epochs after it."""
+    curves, best = [], None
+    for epoch in epochs:
+        curves.append(epoch.scores)
+        if best is None or epoch.scores["validation_loss"] < best.scores["validation_loss"]:
+            best = epoch
+        if epoch.number - best.number >= patience:
+            break
+    if best is None:
+        raise ValueError("no epoch to choose from")
+    return curves, best

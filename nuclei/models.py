@@ -1,0 +1,141 @@
+"""The two networks, and their files: safetensors that say all that is needed to predict."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nuclei.classes import CLASSES
+from nuclei.crops import MEAN, STD
+from nuclei.errors import InputError
+from nuclei.files import replacing
+
+
+@dataclass(frozen=True)
+class SmallCNN:
+    """Four convolutions with batch norm and max pooling, two fully connected layers, a linear classifier.
+
+    channels: 1 or 3; filters: of the four convolutions; widths: of the two fully connected layers;
+    dropout: share of the last layer's values that are dropped in training
+    """
+
+    channels: int
+    filters: tuple[int, int, int, int]
+    widths: tuple[int, int]
+    dropout: float
+
+
+@dataclass(frozen=True)
+class ResNet18:
+    """torchvision's ResNet18 (He et al. 2016) with four classes.
+
+    channels: 1 or 3;
+    stem: "pretrained" (7x7 at stride 2, then max pooling), "no_pool" (without the pooling),
+    "small" (3x3 at stride 1, no pooling: cannot use pretrained weights in its first layer)
+    """
+
+    channels: int
+    stem: str
+
+
+Architecture = SmallCNN | ResNet18
+
+
+def build(architecture: Architecture, seed: int) -> nn.Module:
+    """Build the network: float32 (N, C, 100, 100), normalised, to logits (N, 4). The same `seed`, the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _small_cnn(architecture) if isinstance(architecture, SmallCNN) else _resnet18(architecture)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _small_cnn(shape: SmallCNN) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    inputs = shape.channels
+    for place, outputs in enumerate(shape.filters):
+        # A stride in the first layer costs no accuracy here and makes all that follows four times cheaper.
+        kernel, stride = (5, 2) if place == 0 else (3, 1)
+        convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+        inputs = outputs
+    first, second = shape.widths
+    return nn.Sequential(
+        *layers,
+        nn.AdaptiveAvgPool2d(3),  # keeps the middle apart from the rest: the nucleus to classify is there
+        nn.Flatten(),
+        nn.Linear(9 * inputs, first),
+        nn.ReLU(),
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.Dropout(shape.dropout),
+        nn.Linear(second, len(CLASSES)),
+    )
+
+
+def _resnet18(shape: ResNet18) -> nn.Module:
+    network = torchvision.models.resnet18(num_classes=len(CLASSES))
+    if shape.stem == "small":
+        network.conv1 = nn.Conv2d(shape.channels, 64, 3, padding=1, bias=False)
+    elif shape.channels != 3:
+        network.conv1 = nn.Conv2d(shape.channels, 64, 7, stride=2, padding=3, bias=False)
+    if shape.stem != "pretrained":
+        network.maxpool = nn.Identity()
+    return network
+
+
+def load_pretrained(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Fill a ResNet18 with pretrained `weights`, apart from its last layer, which keeps its random start.
+
+    One input channel gets the sum of the three channels' weights: the same answer for the same grey in all three.
+    A "small" stem keeps its random first convolution. Raises InputError where other weights are missing or misshapen.
+    """
+    own = network.state_dict()
+    fitting = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    first = fitting.get("conv1.weight")
+    if first is not None and own["conv1.weight"].shape[1] == 1:
+        fitting["conv1.weight"] = first.sum(dim=1, keepdim=True)
+    if own["conv1.weight"].shape[-1] != 7:
+        fitting.pop("conv1.weight", None)
+    expected = {name for name in own if not name.startswith("fc.") and name in weights | {"conv1.weight": None}}
+    for name in expected & fitting.keys():
+        if own[name].shape != fitting[name].shape:
+            raise InputError(
+                f"pretrained weights: {name} is {tuple(fitting[name].shape)}, not {tuple(own[name].shape)}"
+            )
+    network.load_state_dict(fitting, strict=False)
+
+
+def save_model(path: Path, network: nn.Module, architecture: Architecture) -> None:
+    """Write the weights, with classes, normalisation and architecture in the metadata. Byte-identical on a rerun."""
+    description = {
+        "kind": type(architecture).__name__,
+        "architecture": asdict(architecture),
+        "classes": CLASSES,
+        "mean": MEAN[architecture.channels],
+        "std": STD[architecture.channels],
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        # One entry: safetensors writes several in no fixed order.
+        save_file(tensors, temporary, metadata={"nuclei": json.dumps(description)})
+
+
+def load_model(path: Path) -> nn.Module:
+    """Build the network that `path` describes, with its weights, in evaluation mode. Raises InputError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})["nuclei"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        kind = {"SmallCNN": SmallCNN, "ResNet18": ResNet18}[description["kind"]]
+        network = build(kind(**description["architecture"]), seed=0)
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: not a model of this project ({' '.join(str(error).split())[:200]})") from None
+    return network.eval()

@@ -1,0 +1,78 @@
+"""Mosaics: crops that share pixels, put back where they were cut."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nuclei.overlap import Pairs, layout, turned
+
+# Told apart by colour-blind people too: Okabe and Ito 2008, "Color Universal Design", without black and yellow.
+COLOURS = np.array(
+    [[213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]], np.uint8
+)
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """canvas: uint8 (H, W, 3), white where no crop lies; y, x: int64 (M,), top left corners on it; turn: uint8 (M,)."""
+
+    canvas: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+    turn: np.ndarray
+
+
+def mosaic(
+    crops: np.ndarray,
+    pairs: Pairs,
+    members: np.ndarray,
+    folds: np.ndarray | None = None,
+    longest: int = 2000,
+) -> Mosaic:
+    """Paint one group of crops in one frame; with `folds`, each crop is outlined and marked in its fold's colour.
+
+    crops: uint8 (N, H, W, C), C: 1 or 3; pairs: of these crops, or of more
+    members: indices (M,) of crops that pairs connect with each other, M >= 1
+    folds: int (M,), of each member; the colour is `COLOURS[fold % 6]`
+    longest: pixels; a larger mosaic is drawn with every 2nd, 3rd, ... pixel only (y and x count those)
+
+    Raises ValueError where the members are not connected: they have no common frame.
+    """
+    members = np.asarray(members)
+    among = np.isin(pairs.first, members) & np.isin(pairs.second, members)
+    own = pairs[among]
+    order = np.argsort(members)
+    first, second = (order[np.searchsorted(members, ends, sorter=order)] for ends in (own.first, own.second))
+    shape = crops.shape[1:3]
+    placed = layout(Pairs(first, second, own.dy, own.dx, own.turn, own.area), len(members), shape)
+    if not len(members) or placed.group.any():
+        raise ValueError(f"the {len(members)} members of a mosaic must be one group of overlapping crops")
+
+    swap = placed.turn & 4 > 0
+    height, width = np.where(swap, shape[1], shape[0]), np.where(swap, shape[0], shape[1])
+    y, x = placed.y - placed.y.min(), placed.x - placed.x.min()
+    extent = int((y + height).max()), int((x + width).max())
+    step = -(-max(extent) // longest)
+    canvas = np.full((-(-extent[0] // step), -(-extent[1] // step), 3), 255, np.uint8)
+    for i, member in enumerate(members):
+        crop = turned(crops[member], placed.turn[i])
+        part = crop[-y[i] % step :: step, -x[i] % step :: step]  # all crops on the same grid of pixels
+        top, left = -(-y[i] // step), -(-x[i] // step)
+        canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
+    y, x, height, width = -(-y // step), -(-x // step), height // step, width // step
+    if folds is not None:
+        _mark(canvas, y, x, height, width, COLOURS[np.asarray(folds) % len(COLOURS)])
+    return Mosaic(canvas, y, x, placed.turn)
+
+
+def _mark(canvas, y, x, height, width, colours) -> None:
+    """Draw a thin outline of each crop, and a square at its centre, where its nucleus is."""
+    for top, left, tall, wide, colour in zip(y, x, height, width, colours, strict=True):
+        crop = canvas[top : top + tall, left : left + wide]
+        for edge in (crop[:1], crop[-1:], crop[:, :1], crop[:, -1:]):
+            edge[...] = edge // 2 + colour // 2  # half transparent: many of them cross the tissue
+    for top, left, tall, wide, colour in zip(y, x, height, width, colours, strict=True):
+        half = max(1, min(tall, wide) // 20)
+        centre = top + tall // 2, left + wide // 2
+        for reach, ink in ((half + 1, 255), (half, colour)):
+            canvas[tuple(slice(max(0, at - reach), at + reach + 1) for at in centre)] = ink

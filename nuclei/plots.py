@@ -1,0 +1,108 @@
+"""Every figure. Each function returns a matplotlib Figure; `save_figure` writes it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
+
+from nuclei.files import replacing
+
+DPI = 144
+TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
+COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG: the same figure, the same bytes."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+
+
+def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Draw two matrices a model: crops, and shares of each true class. labels and each of predicted: int (N,)."""
+    figure = Figure(figsize=(10, 4.6 * len(predicted)), layout="constrained")
+    axes = figure.subplots(len(predicted), 2, squeeze=False)
+    names = [name.replace(" ", "\n") for name in classes]
+    for row, (model, guess) in zip(axes, predicted.items(), strict=True):
+        for ax, normalize, text in zip(row, (None, "true"), ("crops", "share of the true class"), strict=True):
+            ConfusionMatrixDisplay.from_predictions(
+                labels,
+                guess,
+                labels=range(len(classes)),
+                display_labels=names,
+                normalize=normalize,
+                values_format=".2f" if normalize else "d",
+                cmap="Blues",
+                colorbar=False,
+                ax=ax,
+            )
+            ax.set_title(f"{TITLES[model]}: {text}")
+    return figure
+
+
+def plot_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw loss and validation accuracy against the epoch; `curves` holds a table of `fit`'s scores a model."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for model, table in curves.items():
+        colour = COLOURS[model]
+        loss.plot(table["epoch"], table["train_loss"], color=colour, linestyle=":", label=f"{TITLES[model]}, training")
+        loss.plot(table["epoch"], table["validation_loss"], color=colour, label=f"{TITLES[model]}, validation")
+        loss.plot(*_lowest(table), color=colour, marker="o", linestyle="", label=f"{TITLES[model]}, chosen")
+        accuracy.plot(table["epoch"], table["validation_accuracy"], color=colour, label=TITLES[model])
+    loss.set(xlabel="epoch", ylabel="loss")
+    accuracy.set(xlabel="epoch", ylabel="validation accuracy")
+    for ax in (loss, accuracy):
+        ax.legend(frameon=False)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _lowest(table: pd.DataFrame) -> tuple[float, float]:
+    row = table.loc[table["validation_loss"].idxmin()]
+    return row["epoch"], row["validation_loss"]
+
+
+def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw validation loss against the learning rate, a panel a model, a mark a trial, larger in later rungs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for ax, (model, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        for rung, some in table.groupby("rung"):
+            label = f"{some['epochs'].iloc[0]} epochs"
+            ax.scatter(some["lr"], some["validation_loss"], s=30 * (rung + 1), alpha=0.8, label=label)
+        ax.set(xscale="log", xlabel="peak learning rate", ylabel="validation loss", title=TITLES[model])
+        ax.legend(frameon=False)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_heat_maps(
+    crops: np.ndarray,
+    titles: Sequence[str],
+    maps: Mapping[str, np.ndarray],
+    captions: Mapping[str, Sequence[str]],
+) -> Figure:
+    """Draw a row a crop: the crop, then each model's heat map over its grey version.
+
+    crops: uint8 (N, H, W, C); titles: N; maps: float (N, H, W) a model; captions: N a model.
+    Colours run from blue (against the predicted class) over nothing to orange (for it), each map on its own scale.
+    """
+    figure = Figure(figsize=(2.6 * (1 + len(maps)), 2.7 * len(crops)), layout="constrained")
+    axes = figure.subplots(len(crops), 1 + len(maps), squeeze=False)
+    for place, row in enumerate(axes):
+        crop = crops[place]
+        row[0].imshow(crop.squeeze(), cmap="gray", vmin=0, vmax=255)
+        row[0].set_title(titles[place], fontsize=9)
+        for ax, (model, heat) in zip(row[1:], maps.items(), strict=True):
+            reach = max(float(np.abs(heat[place]).max()), 1e-6)
+            ax.imshow(crop.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+            image = ax.imshow(heat[place], cmap="PuOr_r", norm=TwoSlopeNorm(0, -reach, reach), alpha=0.6)
+            figure.colorbar(image, ax=ax, shrink=0.7)
+            ax.set_title(f"{TITLES[model]}: {captions[model][place]}", fontsize=9)
+        for ax in row:
+            ax.set_axis_off()
+    return figure

@@ -1,0 +1,15 @@
+"""Draw the built-in sample: synthetic tissue in the competition's layout."""
+
+from pathlib import Path
+
+from nuclei.errors import run
+from nuclei.params import load_params
+from nuclei.sample import write_sample
+
+
+def main() -> None:
+    write_sample(Path("data/sample"), load_params(Path("params.yaml")).sample)
+
+
+if __name__ == "__main__":
+    run(main)

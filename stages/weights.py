@@ -1,0 +1,40 @@
+"""Bring the weights that ResNet18 starts from."""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from nuclei.errors import InputError, run
+from nuclei.files import replacing, write_json
+from nuclei.params import load_params
+from nuclei.pretrained import check_trained, download_imagenet, read_weights
+
+
+def main() -> None:
+    params = load_params(Path("params.yaml"))
+    asked = used = params.train_resnet.weights
+    if asked == "none":
+        weights = {}
+    elif asked == "imagenet":
+        try:
+            weights = download_imagenet()
+        except OSError as error:
+            if params.data.raw != "data/sample":
+                raise InputError(
+                    f"train_resnet.weights: imagenet cannot be downloaded ({error}); put the file here by other means "
+                    "and name it (-S train_resnet.weights=FILE), or start from random weights "
+                    "(-S train_resnet.weights=none)"
+                ) from None
+            print("WARNING: no ImageNet weights can be downloaded: on the sample, ResNet18 starts from random ones")
+            weights, used = {}, "none"
+        else:
+            check_trained(weights, "imagenet")
+    else:
+        weights = read_weights(Path(asked))
+    with replacing(Path("data/weights/resnet18.safetensors")) as temporary:
+        save_file(weights, temporary)
+    write_json(Path("reports/weights.json"), {"asked": asked, "used": used})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from nuclei.mosaic import COLOURS, mosaic
+from nuclei.overlap import overlapping_pairs, turned
+
+
+def strip(rng, channels=3):
+    tile = rng.integers(0, 256, (80, 152, channels)).astype(np.uint8)
+    corners = [(0, 0), (16, 30), (3, 60), (10, 88)]
+    return tile, np.stack([tile[y : y + 64, x : x + 64] for y, x in corners]), np.array(corners)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_tile_comes_back(channels):
+    tile, crops, corners = strip(np.random.default_rng(0), channels)
+    crops[2] = turned(crops[2], 6)
+    found = mosaic(crops, overlapping_pairs(crops), np.arange(4))
+    assert found.canvas.shape == (80, 152, 3)
+    assert np.array_equal(np.column_stack([found.y, found.x]), corners)
+    covered = np.zeros((80, 152), bool)
+    for y, x in corners:
+        covered[y : y + 64, x : x + 64] = True
+    assert np.array_equal(found.canvas[covered], np.broadcast_to(tile, (80, 152, 3))[covered])
+    assert np.all(found.canvas[~covered] == 255)
+
+
+def test_members_are_taken_by_index_and_in_any_order():
+    _, crops, corners = strip(np.random.default_rng(1))
+    others = np.random.default_rng(2).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
+    everything = np.concatenate([others, crops])
+    found = mosaic(everything, overlapping_pairs(everything), np.array([5, 3, 6, 4]))
+    assert np.array_equal(np.column_stack([found.y, found.x]), corners[[2, 0, 3, 1]])
+
+
+def test_each_crop_is_marked_in_the_colour_of_its_fold():
+    _, crops, corners = strip(np.random.default_rng(3))
+    folds = np.array([0, 1, 2, 8])
+    found = mosaic(crops, overlapping_pairs(crops), np.arange(4), folds)
+    for (y, x), fold in zip(corners, folds, strict=True):
+        assert np.array_equal(found.canvas[y + 32, x + 32], COLOURS[fold % len(COLOURS)])
+
+
+def test_a_large_mosaic_is_drawn_smaller():
+    tile, crops, _ = strip(np.random.default_rng(4))
+    found = mosaic(crops, overlapping_pairs(crops), np.arange(4), longest=60)
+    assert found.canvas.shape == (27, 51, 3)
+    assert np.array_equal(found.canvas[:20, :20], tile[:60:3, :60:3])
+
+
+def test_crops_that_do_not_overlap_have_no_mosaic():
+    crops = np.random.default_rng(5).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    with pytest.raises(ValueError, match="one group"):
+        mosaic(crops, overlapping_pairs(crops), np.arange(2))
+
+
+def test_a_single_crop_is_its_own_mosaic():
+    crops = np.random.default_rng(6).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    assert np.array_equal(mosaic(crops, overlapping_pairs(crops), np.array([1])).canvas, crops[1])
