@@ -20,12 +20,14 @@ from nuclei.classes import CLASSES
 from nuclei.files import replacing_folder, write_csv
 from nuclei.params import Sample
 
-TILE = 512  # pixels a side
+NORMAL, CANCER, MUSCLE, LEUKOCYTE = range(len(CLASSES))
+FIBROBLAST = -1  # part of the tissue, never the middle of a crop
+TILE = 400  # pixels a side
 CROP = 100  # pixels a side
-SHARES = (0.15, 0.40, 0.13, 0.32)  # of the classes, a little flatter than the competition's
-UNLABELLED = -1  # fibroblasts: part of the tissue, never the middle of a crop
+SHARES = (0.18, 0.36, 0.15, 0.31)  # of the classes, a little flatter than the competition's
 
-RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])  # haematoxylin and eosin, optical density in R, G, B
+# Optical density of haematoxylin and of eosin in R, G, B.
+RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 MACENKO = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
 
 Y, X = np.mgrid[:TILE, :TILE].astype(np.float32)
@@ -53,14 +55,12 @@ class Nucleus:
     length: float
     width: float
     rough: float  # amplitude of the outline's waves, share of the radius
-    pointed: float  # 0: oval, 1: spindle
-    bend: float  # sideways shift of the tips
     dark: float  # concentration of haematoxylin
     clear: float  # how much paler than that the ground between the chromatin is, share
     coarse: float  # contrast of the chromatin's clumps
-    rim: float  # strength of the membrane
-    nucleoli: int
-    soft: float  # width of the edge: how far out of focus
+    nucleoli: int = 0
+    pointed: float = 0.0  # 0: oval, 1: spindle
+    bend: float = 0.0  # sideways shift of the tips
 
 
 @dataclass
@@ -69,30 +69,19 @@ class Canvas:
 
     haematoxylin: np.ndarray
     eosin: np.ndarray
-    fine: np.ndarray  # noise of unit variance that chromatin is cut from, float32
-    clumps: np.ndarray  # the same, coarser
+    chromatin: np.ndarray  # noise of unit variance that the clumps are cut from, float32
     free: np.ndarray  # bool: stroma, not yet taken by a structure
     nuclei: list[Nucleus] = field(default_factory=list)
-    centroids: list[tuple[float, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A sample in memory. `table` says where each crop lies: role, number, label, tile, patient, y, x."""
-
-    tiles: list[np.ndarray]  # uint8, (TILE, TILE, 3)
-    crops: np.ndarray  # uint8, (N, CROP, CROP, 3), in the order of the table
-    table: pd.DataFrame
 
 
 def draw_stain(rng: np.random.Generator) -> Stain:
     """Draw a patient: stain vectors between two published pairs, amounts, brightness, sharpness, noise."""
-    mix = rng.uniform((0.0, 0.45), (0.6, 1.0))[:, None]
+    mix = rng.uniform((0.0, 0.1), (0.4, 0.6))[:, None]
     vectors = (1 - mix) * RUIFROK + mix * MACENKO + rng.normal(0, 0.015, (2, 3))
     return Stain(
         vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-        amounts=rng.uniform((0.75, 0.7), (1.15, 1.25)),
-        background=rng.uniform(232, 250) + rng.normal(0, 2, 3),
+        amounts=rng.uniform(0.85, 1.18, 2),
+        background=rng.uniform(238, 252) + rng.normal(0, 2, 3),
         blur=rng.uniform(0.5, 1.0),
         noise=rng.uniform(1.5, 3.5),
     )
@@ -101,33 +90,29 @@ def draw_stain(rng: np.random.Generator) -> Stain:
 def draw_tile(rng: np.random.Generator, stain: Stain, cancer: bool) -> tuple[np.ndarray, pd.DataFrame]:
     """Draw one tile of tissue with normal or with cancer epithelium.
 
-    Returns the tile, uint8, (TILE, TILE, 3), RGB, and its labelled nuclei, some partly beyond the border: columns
-    y, x (rounded centroid, int, pixels) and label (index into CLASSES).
+    Returns the tile, uint8, (TILE, TILE, 3), RGB, and its labelled nuclei: columns y, x (centroid, int, pixels) and
+    label (index into CLASSES). The stain changes the colours alone: the same `rng`, the same tissue.
     """
     canvas = _stroma(rng)
-    if rng.random() < 0.75:
+    if rng.random() < 0.8:
         _muscle(canvas, rng)
     if cancer and rng.random() < 0.5:
         _sheets(canvas, rng)
     else:
         _glands(canvas, rng, cancer)
-    _aggregate(canvas, rng)
-    _scatter(canvas, rng)
-    rows = [
-        (round(y), round(x), nucleus.label)
-        for nucleus, (y, x) in zip(canvas.nuclei, canvas.centroids, strict=True)
-        if nucleus.label != UNLABELLED
-    ]
-    table = pd.DataFrame(rows, columns=["y", "x", "label"]).drop_duplicates(["y", "x"], ignore_index=True)
-    return _scan(canvas, stain, rng), table
+    _loose_cells(canvas, rng)
+    rows = [(int(n.y), int(n.x), n.label) for n in canvas.nuclei if n.label != FIBROBLAST]
+    return _scan(canvas, stain, rng), pd.DataFrame(rows, columns=["y", "x", "label"])
 
 
-def draw_sample(config: Sample) -> Drawn:
-    """Draw tiles, patient after patient, until they hold enough nuclei of each class; cut the crops.
+def draw_sample(config: Sample) -> tuple[list[np.ndarray], pd.DataFrame]:
+    """Draw tiles, patient after patient, until they hold enough nuclei of each class, and choose the crops.
 
     Every patient has at least one tile of normal and one of cancer tissue, and there are at least three of each.
-    The crops are drawn at random from all nuclei at least half a crop from the border, by class; in the table
-    `role` is train or test, and `number` the number in the file name, which says nothing of class or tile.
+    The crops are drawn at random from all nuclei at least half a crop from the border, by class.
+
+    Returns the tiles and a table of the crops: role (train or test), number (in the file name; says nothing of class
+    or tile), label, tile, patient, and y, x of the nucleus in its tile.
     """
     quotas = {"train": _quotas(config.train), "test": _quotas(config.test)}
     wanted = sum(quotas.values())
@@ -138,29 +123,20 @@ def draw_sample(config: Sample) -> Drawn:
         turn, patient = divmod(len(tiles), config.patients)
         stain = draw_stain(np.random.default_rng([config.seed, 0, patient]))
         tile, nuclei = draw_tile(np.random.default_rng([config.seed, 1, len(tiles)]), stain, (turn + patient) % 2 == 1)
-        inside = nuclei[["y", "x"]].ge(CROP // 2).all(axis=1) & nuclei[["y", "x"]].le(TILE - CROP // 2).all(axis=1)
-        tables.append(nuclei[inside].assign(tile=len(tiles), patient=patient))
-        found += np.bincount(nuclei.label[inside], minlength=len(CLASSES))
+        inside = nuclei[nuclei[["y", "x"]].isin(range(CROP // 2, TILE - CROP // 2 + 1)).all(axis=1)]
+        tables.append(inside.assign(tile=len(tiles), patient=patient))
+        found += np.bincount(inside.label, minlength=len(CLASSES))
         tiles.append(tile)
-    pool = pd.concat(tables, ignore_index=True)
-    rng = np.random.default_rng([config.seed, 2])
-    shuffled = pool.iloc[rng.permutation(len(pool))]
+    shuffled = pd.concat(tables, ignore_index=True).sample(frac=1, random_state=np.random.default_rng([config.seed, 2]))
     rank = shuffled.groupby("label").cumcount()
     train = rank < quotas["train"][shuffled.label]
     test = ~train & (rank < wanted[shuffled.label])
-    first = 10 ** max(4, len(str(config.train)))  # the competition's test crops start at 10001.png
-    table = pd.concat(
-        [
-            shuffled[train].assign(role="train", number=np.arange(1, config.train + 1)),
-            shuffled[test].assign(role="test", number=np.arange(first + 1, first + config.test + 1)),
-        ],
-        ignore_index=True,
-    )
-    half = CROP // 2
-    crops = np.stack(
-        [tiles[t][y - half : y + half, x - half : x + half] for t, y, x in zip(table.tile, table.y, table.x)]
-    )
-    return Drawn(tiles, crops, table)
+    first = 10 ** max(4, len(str(config.train))) + 1  # the competition's test crops start at 10001.png
+    parts = [
+        shuffled[train].assign(role="train", number=range(1, config.train + 1)),
+        shuffled[test].assign(role="test", number=range(first, first + config.test)),
+    ]
+    return tiles, pd.concat(parts, ignore_index=True)
 
 
 def write_sample(out: Path, config: Sample) -> None:
@@ -169,23 +145,21 @@ def write_sample(out: Path, config: Sample) -> None:
     The bytes depend on `config` alone. Neither tiles nor patients are told: as with the competition's files, who
     wants to know which crops share pixels has to look.
     """
-    drawn = draw_sample(config)
+    tiles, table = draw_sample(config)
     with replacing_folder(out) as folder:
         for role, table_name in (("train", "train.csv"), ("test", "example.csv")):
-            chosen = drawn.table.role == role
-            rows = drawn.table[chosen]
-            names = [f"{number}.png" for number in rows.number]
-            _write_zip(folder / f"{role}.zip", [f"{role}/{name}" for name in names], drawn.crops[chosen])
-            labels = rows.label.to_numpy() if role == "train" else 0
+            rows = table[table.role == role]
+            with zipfile.ZipFile(folder / f"{role}.zip", "w") as archive:
+                for number, tile, y, x in zip(rows.number, rows.tile, rows.y, rows.x, strict=True):
+                    top, left = y - CROP // 2, x - CROP // 2
+                    png = io.BytesIO()
+                    crop = Image.fromarray(tiles[tile][top : top + CROP, left : left + CROP])
+                    crop.save(png, "PNG", compress_level=1)
+                    # A fixed date: the same sample, the same bytes.
+                    archive.writestr(zipfile.ZipInfo(f"{role}/{number}.png", (2020, 1, 1, 0, 0, 0)), png.getvalue())
+            labels = rows.label if role == "train" else 0
+            names = rows.number.astype(str) + ".png"
             write_csv(folder / table_name, pd.DataFrame({"Filename": names, "Label": labels}))
-
-
-def _write_zip(path: Path, members: list[str], crops: np.ndarray) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for member, crop in zip(members, crops, strict=True):
-            png = io.BytesIO()
-            Image.fromarray(crop).save(png, "PNG", compress_level=1)
-            archive.writestr(zipfile.ZipInfo(member, (2020, 1, 1, 0, 0, 0)), png.getvalue())
 
 
 def _quotas(total: int) -> np.ndarray:
@@ -198,140 +172,82 @@ def _quotas(total: int) -> np.ndarray:
     return counts + least
 
 
-def _smooth(rng: np.random.Generator, sigma: float, size: int = TILE) -> np.ndarray:
-    """Return smooth noise, float32, (size, size), mean 0, variance 1; drawn coarse and enlarged, which is quick."""
-    step = max(1, int(sigma / 2))
-    coarse = rng.standard_normal((size // step + 3, size // step + 3), np.float32)
-    coarse = ndimage.gaussian_filter(coarse, sigma / step, mode="wrap")
-    coarse = (coarse - coarse.mean()) / coarse.std()
-    if step == 1:
-        return coarse[:size, :size]
-    cell, share = np.divmod(np.arange(size, dtype=np.int64), step)
-    share = (share / step).astype(np.float32)
-    wide = coarse[:, cell] * (1 - share) + coarse[:, cell + 1] * share
-    return wide[cell] * (1 - share)[:, None] + wide[cell + 1] * share[:, None]
-
-
-def _ramp(values: np.ndarray, width: float) -> np.ndarray:
-    """Return 0 below -width / 2, 1 above width / 2, smooth between."""
-    t = np.clip(values / width + 0.5, 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _fibres(
-    rng: np.random.Generator, thick: float, long: float, angle: float, shift: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return texture (unit variance) and direction (radians) of fibres at `angle`, moved sideways by `shift`."""
-    noise = rng.standard_normal((TILE, TILE), np.float32)
-    noise = ndimage.gaussian_filter(noise, (thick, long), mode="wrap")
-    along = X * np.cos(angle) + Y * np.sin(angle)
-    across = Y * np.cos(angle) - X * np.sin(angle) + shift
-    texture = ndimage.map_coordinates(noise / noise.std(), (across, along), order=1, mode="grid-wrap")
-    down, right = np.gradient(shift)
-    return texture, np.arctan2(np.sin(angle) - right, np.cos(angle) + down)
-
-
 def _stroma(rng: np.random.Generator) -> Canvas:
     """Start a tile: loose fibrous tissue with pale gaps."""
-    texture, _ = _fibres(rng, 1.0, 6, rng.uniform(0, np.pi), 12 * _smooth(rng, 30))
-    broad, _ = _fibres(rng, 3, 16, rng.uniform(0, np.pi), 14 * _smooth(rng, 35))
-    density = texture * 0.5 + broad * 0.7 + 0.7 * _smooth(rng, 9) + rng.uniform(0.7, 1.7)
-    filled = _ramp(density, 1.8)
-    eosin = filled * (rng.uniform(0.28, 0.48) + 0.07 * texture + 0.05 * broad + 0.03 * _smooth(rng, 1.2)) + 0.03
-    haematoxylin = filled * (rng.uniform(0.06, 0.2) + 0.03 * _smooth(rng, 12))
-    return Canvas(haematoxylin, eosin, _smooth(rng, 0.9), _smooth(rng, 1.6), np.ones((TILE, TILE), bool))
+    texture = _fibres(rng, 1.0, 6, rng.uniform(0, np.pi), 12 * _smooth(rng, 30))
+    broad = _fibres(rng, 3, 16, rng.uniform(0, np.pi), 14 * _smooth(rng, 35))
+    filled = _ramp(0.3 * texture + 0.5 * broad + 0.9 * _smooth(rng, 9) + rng.uniform(0.5, 1.8), 2.5)
+    eosin = filled * (rng.uniform(0.17, 0.42) + 0.05 * texture + 0.04 * broad + 0.03 * _smooth(rng, 1.2)) + 0.03
+    haematoxylin = filled * (rng.uniform(0.04, 0.2) + 0.03 * _smooth(rng, 12)) + 0.01
+    return Canvas(haematoxylin, eosin, _smooth(rng, 1.4), np.ones((TILE, TILE), bool))
 
 
 def _muscle(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Lay a bundle of smooth muscle along one side of the tile."""
+    """Lay a band of smooth muscle across the tile: from a thin one under the mucosa to one that fills half of it."""
     wave = 12 * _smooth(rng, 45)
     angle = rng.uniform(0, np.pi)
-    texture, direction = _fibres(rng, 0.9, 12, angle, wave)
-    strands, _ = _fibres(rng, 3.5, 40, angle, wave)
+    texture = _fibres(rng, 0.9, 12, angle, wave)
+    strands = _fibres(rng, 3.5, 40, angle, wave)
+    down, right = np.gradient(wave)
+    direction = np.arctan2(np.sin(angle) - right, np.cos(angle) + down)
     side = rng.uniform(0, 2 * np.pi)
     reach = (X - TILE / 2) * np.cos(side) + (Y - TILE / 2) * np.sin(side) + 22 * _smooth(rng, 40)
-    inside = reach - rng.uniform(0.02, 0.2) * TILE
-    share = _ramp(inside, 12)
+    inside = rng.uniform(35, 95) - np.abs(reach - rng.uniform(40, 140))  # pixels from the band's edge
     clefts = _ramp(strands + rng.uniform(1.2, 2.2), 1.0)  # pale gaps between the strands
-    eosin = clefts * (rng.uniform(0.45, 0.7) + 0.06 * texture + 0.05 * strands) + 0.04
-    haematoxylin = clefts * (rng.uniform(0.08, 0.25) + 0.02 * texture)
-    canvas.eosin += share * (eosin - canvas.eosin)
-    canvas.haematoxylin += share * (haematoxylin - canvas.haematoxylin)
-    for y, x in _grid(rng, rng.uniform(34, 44), 0.45):
+    eosin = clefts * (rng.uniform(0.2, 0.45) + 0.05 * texture + 0.04 * strands) + 0.04
+    _blend(canvas, _ramp(inside, 12), clefts * (rng.uniform(0.04, 0.2) + 0.02 * texture), eosin)
+    for y, x in _grid(rng, rng.uniform(32, 42), 0.45):
         if _at(inside, y, x) > 6:
-            _paint(
-                canvas,
-                rng,
-                _spindle(rng, y, x, _at(direction, y, x) + rng.normal(0, 0.12), CLASSES.index("muscle")),
-                0.7,
-            )
+            _paint(canvas, rng, _spindle(rng, y, x, _at(direction, y, x) + rng.normal(0, 0.12), MUSCLE), 0.7)
     canvas.free &= inside < -8
 
 
 def _glands(canvas: Canvas, rng: np.random.Generator, cancer: bool) -> None:
-    """Place glands: rows of tall cells round a lumen, some cut at an angle that shows only cells."""
-    mucin = rng.uniform(0.0, 0.6) if cancer else rng.uniform(0.2, 1.0)  # share of goblet cells
-    waves = rng.uniform(3, 9) if cancer else rng.uniform(2, 6)
-    for _ in range(60):
+    """Place glands that neither touch each other nor the muscle: round to long, larger and more ragged in cancer."""
+    mucin = rng.uniform(0.0, 0.5) if cancer else rng.uniform(0.2, 1.0)  # share of goblet cells
+    waves = (rng.uniform(3, 9) if cancer else rng.uniform(1, 4)) * _smooth(rng, 22)
+    for _ in range(40):
         cy, cx = rng.uniform(-20, TILE + 20, 2)
         if not _at(canvas.free, cy, cx):
             continue
-        angle = rng.uniform(0, np.pi)
         half = max(0.0, rng.uniform(-40, 70))
-        radius = rng.uniform(50, 86) if cancer else rng.uniform(48, 78)
-        wobble = waves * _smooth(rng, 22)
-        u = (X - cx) * np.cos(angle) + (Y - cy) * np.sin(angle)
-        v = (Y - cy) * np.cos(angle) - (X - cx) * np.sin(angle)
-        depth = radius - np.hypot(u - np.clip(u, -half, half), v) + wobble  # pixels inwards of the basement membrane
-        inside = depth > 0
-        if inside.sum() < 4000 or not canvas.free[depth > -3].all():
-            continue
-        canvas.free &= depth < -5
-        _gland(canvas, rng, depth, radius, mucin, cancer)
+        radius = rng.uniform(50, 86) if cancer else rng.uniform(46, 74)
+        u, v = _turned(Y - cy, X - cx, rng.uniform(0, np.pi))
+        # Pixels inwards of the basement membrane:
+        depth = radius - np.hypot(u - np.clip(u, -half, half), v) + waves
+        if (depth > 0).sum() > 4000 and canvas.free[depth > -3].all():
+            _gland(canvas, rng, depth, radius, mucin, cancer)
+            canvas.free &= depth < -5
 
 
 def _gland(
-    canvas: Canvas,
-    rng: np.random.Generator,
-    depth: np.ndarray,
-    radius: float,
-    mucin: float,
-    cancer: bool,
+    canvas: Canvas, rng: np.random.Generator, depth: np.ndarray, radius: float, mucin: float, cancer: bool
 ) -> None:
-    """Fill one gland, given the depth of each pixel below its outline."""
-    colour = rng.uniform(0.25, 0.42), rng.uniform(0.28, 0.48)  # haematoxylin and eosin of the cytoplasm
-    tall = rng.uniform(36, 56) if cancer else rng.uniform(34, 52)  # height of the cells
-    if rng.random() < 0.25:
-        tall = radius + 20  # a tangential cut: no lumen
-    down, right = np.gradient(ndimage.gaussian_filter(depth, 5))
+    """Fill one gland, given the depth of each pixel below its outline: tall cells in rows round a lumen."""
+    tall = rng.uniform(34, 54)  # height of the cells
+    oblique = rng.random() < 0.2  # cut so that only cells show, no lumen
+    if oblique:
+        tall = radius + 20
+    down, right = np.gradient(depth)
     inwards = np.arctan2(down, right)
-    grain = _smooth(rng, 2.5)
-    cell = _ramp(depth, 4) * _ramp(tall - depth + 2 * _smooth(rng, 6), 5)
-    lumen = _ramp(depth - tall, 5)
-    canvas.haematoxylin += cell * (colour[0] + 0.04 * grain - canvas.haematoxylin)
-    canvas.eosin += cell * (colour[1] + 0.05 * grain - canvas.eosin)
-    brush_border = np.exp(-(((depth - tall + 2) / 2.5) ** 2)) * (tall < radius)
-    membrane = np.exp(-(((depth + 2) / 2.0) ** 2))
-    canvas.eosin += 0.12 * membrane + 0.1 * brush_border
+    _cytoplasm(canvas, rng, _ramp(depth, 4) * _ramp(tall - depth + 2 * _smooth(rng, 6), 5))
     debris = _ramp(_smooth(rng, 7) - rng.uniform(0.6, 2.2), 1.0)
-    canvas.haematoxylin += lumen * (0.03 + 0.12 * debris - canvas.haematoxylin)
-    canvas.eosin += lumen * (0.03 + 0.2 * debris - canvas.eosin)
-    sheet = tall > radius
-    for y, x in _grid(rng, rng.uniform(19, 23), 0.35):
-        d = _at(depth, y, x)
-        if 0.45 * tall < d < 0.85 * tall and rng.random() < mucin and not sheet:
-            _drop(canvas, y, x, _at(inwards, y, x), rng.uniform(9, 14), rng.uniform(6, 9), (0.14, 0.06))  # mucin
-    rows = 1 + int(rng.random() < (0.7 if cancer else 0.3)) + int(cancer and rng.random() < 0.3)
-    if sheet:
+    _blend(canvas, _ramp(depth - tall, 5), 0.03 + 0.1 * debris, 0.03 + 0.15 * debris)
+    canvas.eosin += 0.1 * np.exp(-(((depth + 2) / 2.0) ** 2))  # basement membrane
+    if oblique:
         spots = [(y, x) for y, x in _grid(rng, rng.uniform(22, 26), 0.3) if _at(depth, y, x) > 8]
     else:
-        spots = []
-        for row in range(rows):
-            level = rng.uniform(13, 16) + 14 * row
-            spots += _along(rng, depth, level, rng.uniform(16, 20) * (1 + 0.5 * row))
+        canvas.eosin += 0.1 * np.exp(-(((depth - tall + 2) / 2.5) ** 2))  # brush border
+        for y, x in _grid(rng, rng.uniform(17, 21), 0.3):
+            if 0.45 * tall < _at(depth, y, x) < 0.9 * tall and rng.random() < mucin:
+                _oval(canvas, y, x, _at(inwards, y, x), rng.uniform(10, 15), rng.uniform(6.5, 9.5), 0.1, 0.04)
+        spots = _row(rng, depth, rng.uniform(13, 16), rng.uniform(15, 19))
+        for row in range(1, 1 + rng.binomial(2, 0.5 if cancer else 0.15)):
+            spots += _row(rng, depth, 14 + 14 * row, rng.uniform(17, 24))
+    turn = 0.9 if oblique else 0.4 if cancer else 0.15
     for y, x in spots:
-        turn = rng.normal(0, 0.9 if sheet else 0.35 if cancer else 0.2)
-        _paint(canvas, rng, _epithelial(rng, y, x, _at(inwards, y, x) + turn, cancer, sheet), 0.66 if cancer else 0.72)
+        angle = _at(inwards, y, x) + rng.normal(0, turn)
+        _paint(canvas, rng, _epithelial(rng, y, x, angle, cancer, oblique), 0.68)
 
 
 def _sheets(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -339,108 +255,96 @@ def _sheets(canvas: Canvas, rng: np.random.Generator) -> None:
     landscape = _smooth(rng, rng.uniform(26, 40))
     down, right = np.gradient(landscape)
     flow = np.arctan2(down, right)
-    free = ndimage.binary_erosion(canvas.free, iterations=6)
-    nest = np.where(free, landscape - rng.uniform(-0.9, -0.2), -1.0)
+    nest = np.where(ndimage.binary_erosion(canvas.free, iterations=6), landscape + rng.uniform(0.2, 0.9), -1.0)
     holes = _smooth(rng, 13) - rng.uniform(1.4, 2.2)
     cell = _ramp(ndimage.gaussian_filter(nest, 2), 0.3) * _ramp(-holes, 0.4)
-    grain = _smooth(rng, 2.5)
-    lumen = _ramp(nest, 0.3) * _ramp(holes, 0.4)
-    canvas.haematoxylin += cell * (rng.uniform(0.25, 0.42) + 0.04 * grain - canvas.haematoxylin)
-    canvas.eosin += cell * (rng.uniform(0.28, 0.48) + 0.05 * grain - canvas.eosin)
-    canvas.haematoxylin += lumen * (0.05 - canvas.haematoxylin)
-    canvas.eosin += lumen * (0.06 - canvas.eosin)
+    _cytoplasm(canvas, rng, cell)
+    _blend(canvas, _ramp(nest, 0.3) * _ramp(holes, 0.4), 0.05, 0.06)
     for y, x in _grid(rng, rng.uniform(25, 31), 0.45):
         if _at(cell, y, x) > 0.6:
-            _paint(canvas, rng, _epithelial(rng, y, x, _at(flow, y, x) + rng.normal(0, 0.6), True, False), 0.62)
+            _paint(canvas, rng, _epithelial(rng, y, x, _at(flow, y, x) + rng.normal(0, 0.6), True, False), 0.64)
     canvas.free &= nest < -0.15
 
 
-def _aggregate(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Crowd lymphocytes into a part of the stroma, on a pale ground."""
-    hills = _smooth(rng, 35) - rng.uniform(0.3, 1.1)
-    share = _ramp(hills, 0.4) * _ramp(ndimage.gaussian_filter(canvas.free.astype(np.float32), 4) - 0.6, 0.4)
-    ground = 0.12 + 0.06 * _smooth(rng, 4)
-    canvas.eosin += share * 0.8 * (ground - canvas.eosin)
-    for y, x in _grid(rng, rng.uniform(17, 23), 0.4):
-        if _at(share, y, x) > 0.5:
+def _cytoplasm(canvas: Canvas, rng: np.random.Generator, share: np.ndarray) -> None:
+    """Fill epithelium with grainy cytoplasm, more lilac or more pink."""
+    grain = _smooth(rng, 2.5)
+    _blend(canvas, share, rng.uniform(0.1, 0.28) + 0.04 * grain, rng.uniform(0.12, 0.36) + 0.04 * grain)
+
+
+def _loose_cells(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Crowd leukocytes into a part of the stroma; strew them, fibroblasts and heaps of red blood cells over the rest.
+
+    Single leukocytes come anywhere, also among muscle and epithelium.
+    """
+    free = ndimage.gaussian_filter(canvas.free.astype(np.float32), 4)
+    crowd = _ramp(_smooth(rng, 35) - rng.uniform(0.2, 1.4), 0.4) * _ramp(free - 0.6, 0.4)
+    _blend(canvas, 0.8 * crowd, 0.04, rng.uniform(0.05, 0.2) + 0.04 * _smooth(rng, 4))
+    for y, x in _grid(rng, rng.uniform(17, 22), 0.4):
+        if _at(crowd, y, x) > 0.5:
             _paint(canvas, rng, _leukocyte(rng, y, x), 0.85)
-
-
-def _scatter(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Strew leukocytes and fibroblasts over what stroma is left, and single leukocytes anywhere."""
-    for y, x in _grid(rng, rng.uniform(24, 40), 0.7):
-        if _at(canvas.free, y, x) and rng.random() < 0.6:
-            _paint(canvas, rng, _leukocyte(rng, y, x), 0.9)
-    for y, x in _grid(rng, 45, 0.7):
+    for y, x in _grid(rng, rng.uniform(28, 40), 0.7):
         if _at(canvas.free, y, x):
-            _paint(canvas, rng, _spindle(rng, y, x, rng.uniform(0, np.pi), UNLABELLED), 0.9)
-    for _ in range(rng.integers(0, 4)):
-        _vessel(canvas, rng)
-    for y, x in rng.uniform(0, TILE, (12, 2)):
-        _paint(canvas, rng, _leukocyte(rng, y, x), 0.8)
+            fibroblast = rng.random() < 0.4
+            cell = _spindle(rng, y, x, rng.uniform(0, np.pi), FIBROBLAST) if fibroblast else _leukocyte(rng, y, x)
+            _paint(canvas, rng, cell, 0.9)
+    for y, x in rng.uniform(0, TILE, (rng.integers(10, 36), 2)):
+        if _at(canvas.eosin, y, x) > 0.1:  # not in a lumen
+            _paint(canvas, rng, _leukocyte(rng, y, x), 0.85)
+    for centre in rng.uniform(0, TILE, (rng.integers(0, 3), 2)):
+        for y, x in rng.normal(centre, 10, (9, 2)):
+            if _at(canvas.free, y, x) and all((y - n.y) ** 2 + (x - n.x) ** 2 > 180 for n in canvas.nuclei):
+                _oval(canvas, y, x, 0.0, rng.uniform(5, 7), rng.uniform(5, 7), 0.03, rng.uniform(0.55, 0.8))
 
 
-def _vessel(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Put some red blood cells side by side into the stroma."""
-    cy, cx = rng.uniform(0, TILE, 2)
-    for y, x in rng.normal((cy, cx), 11, (9, 2)):
-        inside = 0 <= y < TILE and 0 <= x < TILE and _at(canvas.free, y, x)
-        if inside and all((y - b) ** 2 + (x - a) ** 2 > 180 for b, a in canvas.centroids):
-            _drop(canvas, y, x, rng.uniform(0, np.pi), rng.uniform(6, 8), rng.uniform(4.5, 7), (0.08, rng.uniform(0.8, 1.1)))
+def _epithelial(rng: np.random.Generator, y: float, x: float, angle: float, cancer: bool, across: bool) -> Nucleus:
+    """Draw an epithelial nucleus: one atypia, whose distributions overlap, tells normal from cancer.
 
-
-def _epithelial(rng: np.random.Generator, y: float, x: float, angle: float, cancer: bool, cross: bool) -> Nucleus:
-    """Draw an epithelial nucleus: one atypia, whose distributions overlap, tells normal from cancer."""
-    atypia = rng.beta(2.6, 2.4) if cancer else rng.beta(1.8, 4)
-    length = 23 + 15 * atypia + rng.normal(0, 2.5)
-    aspect = rng.uniform(0.72, 0.95) if cross else np.clip(0.6 + 0.12 * atypia + rng.normal(0, 0.08), 0.42, 0.95)
+    across: cut across, not along
+    """
+    atypia = rng.beta(3, 2) if cancer else rng.beta(1.6, 4.6)
+    length = (20 if across else 23) + 16 * atypia + rng.normal(0, 2.5)
+    aspect = rng.uniform(0.75, 0.95) if across else rng.normal(0.56 + 0.15 * atypia, 0.07)
     return Nucleus(
         y=y,
         x=x,
-        label=int(cancer),
+        label=CANCER if cancer else NORMAL,
         angle=angle,
-        length=length * (0.85 if cross else 1.0),
-        width=length * aspect,
-        rough=0.015 + 0.075 * atypia,
-        pointed=0.0,
-        bend=rng.normal(0, 1),
-        dark=np.clip(rng.normal(1.25, 0.2), 0.7, 1.8),
-        clear=np.clip(rng.normal(0.45, 0.15), 0.0, 0.7),
-        coarse=max(0.05, 0.2 + 0.55 * atypia + rng.normal(0, 0.08)),
-        rim=rng.uniform(0.3, 0.8),
-        nucleoli=int(rng.poisson(0.2 + 2 * atypia)),
-        soft=rng.uniform(1.5, 4.5),
+        length=length,
+        width=length * np.clip(aspect, 0.42, 0.95),
+        rough=0.01 + 0.09 * atypia,
+        dark=np.clip(rng.normal(0.85, 0.2), 0.5, 1.4),
+        clear=np.clip(rng.normal(0.5, 0.15), 0.1, 0.75),
+        coarse=max(0.05, rng.normal(0.1 + 0.6 * atypia, 0.08)),
+        nucleoli=rng.poisson(2 * atypia),
     )
 
 
 def _leukocyte(rng: np.random.Generator, y: float, x: float) -> Nucleus:
-    """Draw a leukocyte's nucleus: small, round and dark; one in six larger and paler, a few lobed."""
-    large = rng.random() < 0.16
-    length = rng.normal(22, 2) if large else rng.normal(17, 1.5)
+    """Draw a leukocyte's nucleus: small, round and dark; one in ten larger and paler."""
+    large = rng.random() < 0.1
+    length = rng.normal(21, 1.5) if large else rng.normal(16.5, 1.3)
     return Nucleus(
         y=y,
         x=x,
-        label=CLASSES.index("immune leukocyte"),
+        label=LEUKOCYTE,
         angle=rng.uniform(0, np.pi),
         length=length,
-        width=length * np.clip(rng.normal(0.9, 0.09), 0.55, 1),
-        rough=0.12 if rng.random() < 0.08 else 0.025,
-        pointed=0.0,
-        bend=0.0,
-        dark=rng.normal(1.25, 0.15) if large else np.clip(rng.normal(1.5, 0.25), 0.8, 2.1),
-        clear=rng.uniform(0.3, 0.5) if large else rng.uniform(0.05, 0.35),
-        coarse=rng.uniform(0.25, 0.6),
-        rim=rng.uniform(0.1, 0.5),
-        nucleoli=int(large and rng.random() < 0.4),
-        soft=rng.uniform(1.5, 4.5),
+        width=length * np.clip(rng.normal(0.9, 0.08), 0.6, 1),
+        rough=0.03,
+        dark=rng.normal(0.9, 0.12) if large else np.clip(rng.normal(1.1, 0.18), 0.7, 1.6),
+        clear=rng.uniform(0.3, 0.5) if large else rng.uniform(0.05, 0.3),
+        coarse=rng.uniform(0.2, 0.5),
     )
 
 
 def _spindle(rng: np.random.Generator, y: float, x: float, angle: float, label: int) -> Nucleus:
     """Draw a muscle cell's or a fibroblast's nucleus: long and thin; some plump, some cut across."""
-    kind = rng.choice(3, p=(0.72, 0.18, 0.1))
-    length = (rng.normal(44, 7), rng.normal(28, 4), rng.normal(16, 2))[kind]
-    width = (rng.normal(8.8, 1.3), rng.normal(12, 1.5), rng.normal(12.5, 1.5))[kind]
+    length, width, pointed, bend = (
+        (rng.normal(44, 7), rng.normal(9, 1.3), rng.uniform(0.3, 0.8), rng.normal(0, 2.5)),
+        (rng.normal(28, 4), rng.normal(12, 1.5), 0.2, 0.0),
+        (rng.normal(16, 2), rng.normal(12.5, 1.5), 0.0, 0.0),
+    )[rng.choice(3, p=(0.72, 0.18, 0.1))]
     return Nucleus(
         y=y,
         x=x,
@@ -449,14 +353,11 @@ def _spindle(rng: np.random.Generator, y: float, x: float, angle: float, label: 
         length=length,
         width=width,
         rough=rng.uniform(0.01, 0.06),
-        pointed=(rng.uniform(0.3, 0.8), 0.2, 0.0)[kind],
-        bend=rng.normal(0, 2.5) if kind == 0 else 0.0,
-        dark=np.clip(rng.normal(1.1, 0.25), 0.5, 1.8),
-        clear=np.clip(rng.normal(0.35, 0.15), 0.0, 0.65),
+        dark=np.clip(rng.normal(0.8, 0.2), 0.4, 1.3),
+        clear=np.clip(rng.normal(0.4, 0.15), 0.0, 0.65),
         coarse=rng.uniform(0.15, 0.5),
-        rim=rng.uniform(0.2, 0.6),
-        nucleoli=int(rng.random() < 0.15),
-        soft=rng.uniform(1.5, 4.5),
+        pointed=pointed,
+        bend=bend,
     )
 
 
@@ -467,49 +368,95 @@ def _paint(canvas: Canvas, rng: np.random.Generator, nucleus: Nucleus, apart: fl
         reach = apart * (radius + (other.length * other.width) ** 0.5 / 2)
         if (other.y - nucleus.y) ** 2 + (other.x - nucleus.x) ** 2 < reach * reach:
             return
-    half = int(max(nucleus.length, nucleus.width) * 0.6 + abs(nucleus.bend) + 5)
-    top, left = max(0, int(nucleus.y) - half), max(0, int(nucleus.x) - half)
-    bottom, right = min(TILE, int(nucleus.y) + half), min(TILE, int(nucleus.x) + half)
-    window = slice(top, bottom), slice(left, right)
-    dy, dx = Y[window] - nucleus.y, X[window] - nucleus.x
-    u = (dx * np.cos(nucleus.angle) + dy * np.sin(nucleus.angle)) / (nucleus.length / 2)
-    v = (dy * np.cos(nucleus.angle) - dx * np.sin(nucleus.angle)) - nucleus.bend * (u * u - 0.3)
-    v = v / (nucleus.width / 2 * (1 - nucleus.pointed * np.clip(np.abs(u), 0, 1) ** 3))
-    turn = np.arctan2(v, u)
-    outline = np.ones_like(u)
+    canvas.nuclei.append(nucleus)
+    window = _window(nucleus.y, nucleus.x, 0.6 * nucleus.length + abs(nucleus.bend) + 5)
+    u, v = _turned(Y[window] - nucleus.y, X[window] - nucleus.x, nucleus.angle)
+    u = u / (nucleus.length / 2)
+    v = (v - nucleus.bend * (u * u - 0.3)) / (nucleus.width / 2)
+    v = v / (1 - nucleus.pointed * np.clip(np.abs(u), 0, 1) ** 3)
+    outline = 1.0
     for wave in (2, 3, 4):
-        outline += nucleus.rough * rng.normal() * np.cos(wave * turn + rng.uniform(0, 2 * np.pi)) * 2 / wave
-    inner = np.hypot(u, v) / outline  # 0 in the middle, 1 on the outline
-    alpha = _ramp((1 - inner) * radius, nucleus.soft)
-    oy, ox = rng.integers(0, TILE - 2 * half, 2)
-    piece = slice(oy, oy + bottom - top), slice(ox, ox + right - left)
-    tone = 1 - nucleus.clear + 0.1 * canvas.fine[piece] + nucleus.coarse * _ramp(canvas.clumps[piece] - 0.4, 1.6)
-    rim = np.exp(-(((1 - inner) * radius - 1.3) ** 2) / 1.8)
-    tone += nucleus.rim * rim * (0.8 + 0.4 * canvas.clumps[piece])
+        phase = rng.uniform(0, 2 * np.pi)
+        outline = outline + 2 / wave * nucleus.rough * rng.normal() * np.cos(wave * np.arctan2(v, u) + phase)
+    depth = (1 - np.hypot(u, v) / outline) * radius
+    inside = _ramp(depth, rng.uniform(1.5, 4.5))  # some lie out of focus
+    oy, ox = rng.integers(0, TILE - np.array(u.shape))
+    clumps = canvas.chromatin[oy : oy + u.shape[0], ox : ox + u.shape[1]]
+    tone = 1 - nucleus.clear + nucleus.coarse * _ramp(clumps - 0.4, 1.6)
+    # The paler the nucleus, the clearer its membrane.
+    tone += (0.2 + nucleus.clear) * np.exp(-((depth - 1.3) ** 2) / 1.8) * (0.8 + 0.3 * clumps)
     for _ in range(nucleus.nucleoli):
         a, b = rng.uniform(-0.5, 0.5, 2)
-        size = rng.uniform(1.3, 2.4)
-        spot = ((u - a) * nucleus.length / 2) ** 2 + ((v - b) * nucleus.width / 2) ** 2
-        tone += 0.9 * np.exp(-spot / (2 * size * size))
-    content = nucleus.dark * np.clip(tone, 0.25, 2.2)
-    canvas.haematoxylin[window] += alpha * (content - 0.75 * canvas.haematoxylin[window])
-    canvas.eosin[window] *= 1 - 0.35 * alpha
-    weight = alpha.sum()
-    canvas.nuclei.append(nucleus)
-    canvas.centroids.append(((alpha * Y[window]).sum() / weight, (alpha * X[window]).sum() / weight))
+        distance = np.hypot((u - a) * nucleus.length / 2, (v - b) * nucleus.width / 2)
+        tone += 0.9 * np.exp(-0.5 * (distance / rng.uniform(1.3, 2.4)) ** 2)
+    canvas.haematoxylin[window] += inside * (nucleus.dark * tone.clip(0.2, 2) - 0.75 * canvas.haematoxylin[window])
+    canvas.eosin[window] *= 1 - 0.35 * inside
 
 
-def _drop(
-    canvas: Canvas, y: float, x: float, angle: float, length: float, width: float, content: tuple[float, float]
+def _oval(
+    canvas: Canvas,
+    y: float,
+    x: float,
+    angle: float,
+    length: float,
+    width: float,
+    haematoxylin: float,
+    eosin: float,
 ) -> None:
     """Paint an oval, given by its half axes, of one concentration of haematoxylin and of eosin."""
-    half = int(length) + 3
-    window = slice(max(0, int(y) - half), max(0, int(y) + half)), slice(max(0, int(x) - half), max(0, int(x) + half))
-    dy, dx = Y[window] - y, X[window] - x
-    u, v = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-    alpha = 0.85 * _ramp((1 - np.hypot(u / length, v / width)) * width, 2.5)
-    canvas.haematoxylin[window] += alpha * (content[0] - canvas.haematoxylin[window])
-    canvas.eosin[window] += alpha * (content[1] - canvas.eosin[window])
+    window = _window(y, x, length + 3)
+    u, v = _turned(Y[window] - y, X[window] - x, angle)
+    _blend(canvas, 0.85 * _ramp((1 - np.hypot(u / length, v / width)) * width, 2.5), haematoxylin, eosin, window)
+
+
+def _blend(
+    canvas: Canvas,
+    share: np.ndarray,
+    haematoxylin: np.ndarray | float,
+    eosin: np.ndarray | float,
+    window: tuple[slice, slice] = np.s_[:, :],
+) -> None:
+    """Replace `share`, 0 to 1, of what is in the window."""
+    canvas.haematoxylin[window] += share * (haematoxylin - canvas.haematoxylin[window])
+    canvas.eosin[window] += share * (eosin - canvas.eosin[window])
+
+
+def _scan(canvas: Canvas, stain: Stain, rng: np.random.Generator) -> np.ndarray:
+    """Turn concentrations into RGB: Beer and Lambert's law, the scanner's blur, its noise."""
+    thickness = rng.uniform(0.88, 1.14)  # of the cut, which is never the same all over a slide
+    amounts = np.stack([canvas.haematoxylin, canvas.eosin], axis=-1).clip(0) * (thickness * stain.amounts)
+    light = np.exp(-(amounts.astype(np.float32) @ stain.vectors.astype(np.float32)))
+    light = ndimage.gaussian_filter(light, (stain.blur, stain.blur, 0))
+    light += 0.5 * (light - ndimage.gaussian_filter(light, (2, 2, 0)))  # scanners sharpen
+    light = light * stain.background + stain.noise * rng.standard_normal(light.shape, np.float32)
+    return light.round().clip(0, 255).astype(np.uint8)
+
+
+def _smooth(rng: np.random.Generator, sigma: float) -> np.ndarray:
+    """Return smooth noise, float32, (TILE, TILE), mean 0, variance 1; drawn coarse and enlarged, which is quick."""
+    step = max(1, int(sigma / 2))
+    noise = rng.standard_normal((TILE // step, TILE // step), np.float32)
+    coarse = ndimage.gaussian_filter(noise, sigma / step)
+    coarse = (coarse - coarse.mean()) / coarse.std()
+    return np.asarray(Image.fromarray(coarse).resize((TILE, TILE), Image.Resampling.BICUBIC))
+
+
+def _fibres(rng: np.random.Generator, thick: float, long: float, angle: float, shift: np.ndarray) -> np.ndarray:
+    """Return the texture, unit variance, of fibres at `angle`, moved sideways by `shift`."""
+    noise = ndimage.gaussian_filter(rng.standard_normal((TILE, TILE), np.float32), (thick, long), mode="wrap")
+    along, across = _turned(Y, X, angle)
+    return ndimage.map_coordinates(noise / noise.std(), (across + shift, along), order=1, mode="grid-wrap")
+
+
+def _turned(y: np.ndarray, x: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates along and across an axis at `angle`."""
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
+def _ramp(values: np.ndarray, width: float) -> np.ndarray:
+    """Return 0 below -width / 2, 1 above width / 2, smooth between."""
+    t = np.clip(values / width + 0.5, 0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def _grid(rng: np.random.Generator, spacing: float, jitter: float) -> np.ndarray:
@@ -519,32 +466,23 @@ def _grid(rng: np.random.Generator, spacing: float, jitter: float) -> np.ndarray
     y, x = np.meshgrid(rows, columns, indexing="ij")
     x = x + spacing / 2 * (np.arange(len(rows)) % 2)[:, None]
     points = np.column_stack([y.ravel(), x.ravel()]) + rng.normal(0, jitter * spacing / 2, (y.size, 2))
-    points = points[((points >= 0) & (points < TILE)).all(axis=1)]
-    return points[rng.permutation(len(points))]
+    return rng.permutation(points[((points >= 0) & (points < TILE)).all(axis=1)])
 
 
-def _along(rng: np.random.Generator, depth: np.ndarray, level: float, spacing: float) -> list[tuple[float, float]]:
+def _row(rng: np.random.Generator, depth: np.ndarray, level: float, spacing: float) -> list[tuple[float, float]]:
     """Return points about `spacing` apart on the contour where depth is `level`, scattered a little across it."""
-    ys, xs = np.nonzero(np.abs(depth - level) < 3.5)
-    order = rng.permutation(len(ys))
     chosen: list[tuple[float, float]] = []
-    for y, x in zip(ys[order].tolist(), xs[order].tolist(), strict=True):
+    for y, x in rng.permutation(np.argwhere(np.abs(depth - level) < 3)).tolist():
         if all((y - b) ** 2 + (x - a) ** 2 > spacing * spacing for b, a in chosen):
             chosen.append((y, x))
     return chosen
 
 
+def _window(y: float, x: float, half: float) -> tuple[slice, slice]:
+    """Return the part of the tile that is within `half` of a point."""
+    return slice(max(0, int(y - half)), max(0, int(y + half))), slice(max(0, int(x - half)), max(0, int(x + half)))
+
+
 def _at(values: np.ndarray, y: float, x: float) -> float:
     """Return the value at the pixel nearest to a point that may lie outside."""
     return float(values[min(max(round(y), 0), TILE - 1), min(max(round(x), 0), TILE - 1)])
-
-
-def _scan(canvas: Canvas, stain: Stain, rng: np.random.Generator) -> np.ndarray:
-    """Turn concentrations into RGB: Beer and Lambert's law, the scanner's blur, its noise."""
-    amounts = np.stack([canvas.haematoxylin, canvas.eosin], axis=-1).clip(0) * stain.amounts
-    light = np.exp(-(amounts.astype(np.float32) @ stain.vectors.astype(np.float32)))
-    light = ndimage.gaussian_filter(light, (stain.blur, stain.blur, 0))
-    light += 0.7 * (light - ndimage.gaussian_filter(light, (2, 2, 0)))  # scanners sharpen
-    light *= stain.background.astype(np.float32)
-    light += stain.noise * rng.standard_normal(light.shape, np.float32)
-    return light.round().clip(0, 255).astype(np.uint8)

@@ -11,6 +11,7 @@ from typing import Any
 # Read when Ray is imported. Workers need no environment of their own, and one line a trial is enough.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import numpy as np
 import pandas as pd

@@ -1,0 +1,275 @@
+"""The four files of a competition, checked and decoded: zips of PNG crops and tables in, arrays and an index out."""
+
+import csv
+import hashlib
+import io
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Sized
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from nuclei.classes import CLASSES
+from nuclei.errors import InputError
+from nuclei.files import replacing_folder, write_csv
+
+SIDE = 100  # pixels a side of a crop
+LARGEST_MEMBER = 2**20  # bytes: a crop without any compression takes 30,000
+LARGEST_TABLE = 2**24  # bytes: about a million rows
+DECODERS = 2  # threads; zlib runs outside of Python's lock
+CROPS_A_TASK = 256
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CONTROL = r"\x00-\x1f\x7f"  # characters, for a regular expression
+# What zipfile and Pillow raise for bytes that are not as they should be.
+BROKEN = (OSError, EOFError, ValueError, OverflowError, RuntimeError, SyntaxError)
+BROKEN += (struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)
+
+
+class Decoded(NamedTuple):
+    """What is known of the crops of one part: of each crop its digest; of all of them sums a channel, int64 (C,)."""
+
+    digests: list[bytes]
+    total: np.ndarray
+    squares: np.ndarray
+
+
+def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
+    """Decode `raw`'s train.zip and test.zip into the folder `out`; return the data report.
+
+    raw: holds train.zip, train.csv (Filename, Label), test.zip, example.csv (Filename); train.csv may have a column
+    Group, or groups.csv (Filename, Group) may lie beside it: crops of one patient or slide share its value
+    channels: 3 (RGB) or 1 (grey, ITU-R 601-2 luma)
+
+    Writes train.npy and test.npy, uint8 (N, 100, 100, channels); train.csv with Filename, Label and, if given, Group;
+    test.csv with Filename: rows in the order of train.csv and of example.csv. All of them or, on any error, none.
+    Raises InputError for whatever is not as said above.
+    """
+    train = _read_training_table(raw)
+    test = _read_table(raw / "example.csv", ["Filename"])
+    report: dict[str, Any] = {}
+    digests = {}
+    with replacing_folder(out) as folder:
+        for part, table, source in (("train", train, "train.csv"), ("test", test, "example.csv")):
+            with _open_zip(raw / f"{part}.zip") as archive:
+                members = _match(archive, table, raw / source)
+                shape = (len(members), SIDE, SIDE, channels)
+                crops = np.lib.format.open_memmap(folder / f"{part}.npy", "w+", np.uint8, shape)
+                decoded = _decode_all(archive, members, crops)
+            crops.flush()
+            write_csv(folder / f"{part}.csv", table)
+            report[part] = _describe(decoded, channels)
+            digests[part] = decoded.digests
+    counts = train["Label"].value_counts()
+    report["train"]["crops_a_class"] = {name: int(counts[str(label)]) for label, name in enumerate(CLASSES)}
+    labels_a_crop = train.assign(digest=digests["train"]).groupby("digest")["Label"].nunique()
+    report["same_crop_other_label"] = int((labels_a_crop > 1).sum())
+    report["test_crops_in_train"] = sum(digest in labels_a_crop.index for digest in digests["test"])
+    return report
+
+
+def _read_training_table(raw: Path) -> pd.DataFrame:
+    """Return Filename, Label and, where given, Group."""
+    path = raw / "train.csv"
+    table = _read_table(path, ["Filename", "Label"], optional=["Group"])
+    allowed = [str(label) for label in range(len(CLASSES))]
+    for line, label in table["Label"].items():
+        if label not in allowed:
+            raise InputError(f"{path}, line {line}: Label is {_show(label)}, expected one of {', '.join(allowed)}")
+    for label, name in zip(allowed, CLASSES, strict=True):
+        if not (table["Label"] == label).any():
+            raise InputError(
+                f"{path}: no crop of label {label} ({name}): add some, all of {', '.join(allowed)} are needed"
+            )
+    extra = raw / "groups.csv"
+    if extra.exists():
+        if "Group" in table:
+            raise InputError(f"{extra}: {path.name} has a column Group already: remove one of the two")
+        groups = _read_table(extra, ["Filename", "Group"]).set_index("Filename")["Group"]
+        missing = table[~table["Filename"].isin(groups.index)]
+        if len(missing):
+            raise InputError(
+                f"{extra}: no row for {_show(missing['Filename'].iloc[0])} of {path.name}{_and_others(missing)}: add it"
+            )
+        table["Group"] = table["Filename"].map(groups)
+    return table
+
+
+def _read_table(path: Path, columns: list[str], optional: list[str] | None = None) -> pd.DataFrame:
+    """Return `columns` and those of `optional` that are there, all as text; the index is the line in the file."""
+    expected = ",".join(columns)
+    try:
+        if path.stat().st_size > LARGEST_TABLE:
+            raise InputError(f"{path}: larger than {LARGEST_TABLE // 2**20} MiB: a table of crops is expected there")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): put a table with {expected} there") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
+    reader = csv.reader(io.StringIO(text), strict=True)
+    try:
+        lines = {reader.line_num: values for values in reader if values}
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}): check the quotes") from None
+    header = lines.pop(min(lines, default=0), [])
+    wanted = [name for name in header if name in columns + (optional or [])]
+    for name in columns:
+        if name not in wanted:
+            raise InputError(
+                f"{path}: no column {name}; expected the header {expected}, found {_show(','.join(header))}"
+            )
+    for name in wanted:
+        if wanted.count(name) > 1:
+            raise InputError(f"{path}: the column {name} occurs {wanted.count(name)} times: keep one")
+    if not lines:
+        raise InputError(f"{path}: no rows below the header: add one for each crop")
+    for line, values in lines.items():
+        if len(values) != len(header):
+            raise InputError(f"{path}, line {line}: {len(values)} values, expected {len(header)} as in the header")
+    table = pd.DataFrame(lines.values(), index=list(lines), columns=pd.Index(header), dtype=object)[wanted]
+    for name in wanted:
+        for line, value in table[name].items():
+            if not value.strip() or re.search(f"[{CONTROL}]", value):
+                raise InputError(f"{path}, line {line}: {name} is {_show(value)}, expected plain text: fill it in")
+    again = table[table["Filename"].duplicated()]
+    if len(again):
+        name = _show(again["Filename"].iloc[0])
+        raise InputError(f"{path}, line {again.index[0]}: {name} occurs a second time: keep one row")
+    return table
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}): put a zip of PNG crops there") from None
+    except BROKEN:
+        raise InputError(f"{path}: not a whole zip file: copy or download it again") from None
+
+
+def _match(archive: zipfile.ZipFile, table: pd.DataFrame, source: Path) -> list[zipfile.ZipInfo]:
+    """Return the member of each row of `table`, which `source` held; each must have one, and each member a row."""
+    members = _index(archive)
+    without_crop = table[~table["Filename"].isin(members.keys())]
+    if len(without_crop):
+        raise InputError(
+            f"{source}, line {without_crop.index[0]}: {_show(without_crop['Filename'].iloc[0])} is not in "
+            f"{archive.filename}{_and_others(without_crop)}: add the crop or remove the row"
+        )
+    without_row = sorted(members.keys() - set(table["Filename"]))
+    if without_row:
+        raise InputError(
+            f"{archive.filename}, member {_show(members[without_row[0]].orig_filename)}: no row in {source}"
+            f"{_and_others(without_row)}: add the row or remove the crop"
+        )
+    return [members[name] for name in table["Filename"]]
+
+
+def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return the members by the last part of their name: they may sit in a folder. Nothing is read yet."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.orig_filename  # `filename` is cut at a NUL
+        where = f"{archive.filename}, member {_show(name)}"
+        parts = name.split("/")
+        if parts[0] == "__MACOSX" or parts[-1] == ".DS_Store":
+            continue  # macOS adds them unasked
+        if re.search(rf"[\\{CONTROL}]", name) or name.startswith("/") or ".." in parts or ":" in parts[0]:
+            raise InputError(f"{where}: expected a plain relative name: zip the crops again")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise InputError(f"{where}: a symbolic link, expected a PNG: zip the crops themselves")
+        if info.is_dir():
+            continue
+        if info.flag_bits & 1:
+            raise InputError(f"{where}: encrypted: zip the crops again without a password")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"{where}: compressed by method {info.compress_type}: zip the crops again with deflate")
+        if info.file_size > LARGEST_MEMBER:
+            raise InputError(
+                f"{where}: {info.file_size:,} bytes, more than a crop can have (at most {LARGEST_MEMBER:,}): remove it"
+            )
+        if parts[-1] in members:
+            raise InputError(f"{where}: there is another {_show(parts[-1])}: keep one")
+        members[parts[-1]] = info
+    return members
+
+
+def _decode_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], crops: np.ndarray) -> Decoded:
+    """Fill `crops`, uint8 (N, 100, 100, C), with the members' pixels."""
+
+    def decode(start: int) -> Decoded:
+        some = crops[start : start + CROPS_A_TASK]
+        for crop, member in zip(some, members[start : start + CROPS_A_TASK], strict=True):
+            crop[:] = _decode_one(archive, member, crops.shape[-1])
+        values = some.reshape(-1, crops.shape[-1])
+        return Decoded(
+            [hashlib.blake2b(crop, digest_size=16).digest() for crop in some],
+            values.sum(axis=0, dtype=np.int64),
+            np.square(values, dtype=np.uint16).sum(axis=0, dtype=np.int64),
+        )
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        digests, totals, squares = zip(*pool.map(decode, range(0, len(members), CROPS_A_TASK)), strict=True)
+    return Decoded([digest for some in digests for digest in some], sum(totals), sum(squares))
+
+
+def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -> np.ndarray:
+    """Return uint8 (100, 100, channels). The header is judged before any pixel is decoded."""
+    where = f"{archive.filename}, member {_show(info.orig_filename)}"
+    try:
+        with archive.open(info) as member:
+            content = member.read(LARGEST_MEMBER)  # no more, whatever size the zip claims
+    except BROKEN:
+        raise InputError(f"{where}: damaged: copy or download the zip again") from None
+    if content[:8] != PNG_SIGNATURE or content[12:16] != b"IHDR" or len(content) < 33:
+        raise InputError(f"{where}: not a PNG: convert it")
+    width, height, bits = struct.unpack(">IIB", content[16:25])
+    if (width, height) != (SIDE, SIDE):
+        raise InputError(f"{where}: {width}x{height} pixels, expected {SIDE}x{SIDE}: cut the crop to that size")
+    if bits == 16:
+        raise InputError(f"{where}: 16 bits a channel, expected 8: convert it (how to scale it is for you to say)")
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = image.convert("RGBA")
+                if image.getchannel("A").getextrema()[0] < 255:
+                    raise InputError(f"{where}: has transparent pixels: put it on a background and save it as RGB")
+            colour = image.convert("RGB")
+            pixels = np.asarray(colour if channels == 3 else colour.convert("L"))
+    except BROKEN:
+        raise InputError(f"{where}: a damaged PNG: save the crop again") from None
+    return pixels.reshape(SIDE, SIDE, channels)
+
+
+def _describe(decoded: Decoded, channels: int) -> dict[str, Any]:
+    """Return number and size of the crops, exact duplicates, and mean and standard deviation a channel in [0, 1]."""
+    n = len(decoded.digests)
+    pixels = n * SIDE * SIDE
+    mean = decoded.total / pixels
+    std = np.sqrt(decoded.squares / pixels - mean**2)
+    return {
+        "crops": n,
+        "height": SIDE,
+        "width": SIDE,
+        "channels": channels,
+        "duplicates": n - len(set(decoded.digests)),
+        "mean": [round(float(value) / 255, 6) for value in mean],
+        "std": [round(float(value) / 255, 6) for value in std],
+    }
+
+
+def _show(text: str) -> str:
+    """Quote what a user handed in: no line breaks or other surprises, not too long."""
+    return ascii(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _and_others(items: Sized) -> str:
+    return f" (and {len(items) - 1} more)" if len(items) > 1 else ""

@@ -1,0 +1,19 @@
+"""Check and decode the competition's four files."""
+
+from pathlib import Path
+
+from nuclei.archive import unpack
+from nuclei.errors import run
+from nuclei.files import write_json
+from nuclei.params import load_params
+
+
+def main() -> None:
+    params = load_params(Path("params.yaml"))
+    report = unpack(Path(params.data.raw), Path("data/crops"), params.data.channels)
+    write_json(Path("reports/data.json"), report)
+    print(f"{report['train']['crops']:,} labelled crops, {report['test']['crops']:,} to predict")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,93 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+TINY = {  # the whole pipeline in a minute
+    "sample": {"train": 60, "test": 12, "patients": 3},
+    "cnn": {"filters": [8, 8, 16, 16]},
+    "tune": {"trials": 2, "epochs": [1]},
+    "train_cnn": {"epochs": 2, "final_epochs": 1},
+    "train_resnet": {"epochs": 1, "final_epochs": 1},
+    "explain": {"crops": 2, "window": 50, "stride": 25},
+}
+
+
+class Clone:
+    """A working copy of the project, in a Git repository of its own."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+        """Run a command in the clone, with this Python and its tools first on PATH."""
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+        }
+        done = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=600)
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def set(self, changes: dict) -> None:
+        """Change params.yaml: {"train_cnn.seed": 1} or nested sections."""
+        path = self.path / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            place = params
+            for section in sections:
+                place = place[section]
+            if isinstance(value, dict):
+                place[last] |= value
+            else:
+                place[last] = value
+        text = yaml.safe_dump(params, sort_keys=False)
+        path.write_text(text.replace(": null\n", ":\n"))
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run(
+            "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "--allow-empty", "-m", "t"
+        )
+
+
+def clone_project(path: Path) -> Clone:
+    """Copy what Git would hold of the working tree, uncommitted changes too, and shrink the sample."""
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).exists():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, path / name)
+    clone = Clone(path)
+    clone.run("git", "init", "-q", "-b", "main")
+    clone.set(TINY)
+    clone.commit()
+    return clone
+
+
+@pytest.fixture
+def new_clone(tmp_path: Path) -> Callable[[], Clone]:
+    return lambda: clone_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which `dvc repro` has run on a tiny sample. Tests that change it put it back."""
+    clone = clone_project(tmp_path_factory.mktemp("project"))
+    clone.first_repro = clone.run("dvc", "repro")
+    clone.commit()
+    return clone

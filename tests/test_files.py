@@ -1,0 +1,65 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nuclei.files import replacing, replacing_folder, write_csv, write_json
+
+
+def test_a_file_appears_whole(tmp_path):
+    path = tmp_path / "new" / "crops.npy"
+    with replacing(path) as temporary:
+        np.save(temporary, np.arange(3))  # NumPy would add a suffix if it were not there
+        assert not path.exists()
+    assert np.array_equal(np.load(path), [0, 1, 2])
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    (folder / "old").touch()
+    with replacing_folder(folder) as temporary:
+        (temporary / "new").touch()
+        assert [path.name for path in folder.iterdir()] == ["old"]
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]
+    assert folder.stat().st_mode & 0o055 == 0o055  # others may look into it
+
+
+def test_a_failure_keeps_the_old_folder_and_leaves_nothing_beside_it(tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(ZeroDivisionError), replacing_folder(folder) as temporary:
+        (temporary / "half").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_json_keeps_its_order_and_refuses_nan(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"b": 1, "a": 0.5})
+    assert path.read_text() == '{\n  "b": 1,\n  "a": 0.5\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"b": float("nan")})
+    assert json.loads(path.read_text()) == {"b": 1, "a": 0.5}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_csv_is_the_same_bytes_on_every_machine(tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, pd.DataFrame({"Name": ["a,b", "c"], "Loss": [1 / 3, 2.0], "Crops": [1, 123456789]}))
+    assert path.read_bytes() == b'Name,Loss,Crops\n"a,b",0.333333,1\nc,2,123456789\n'

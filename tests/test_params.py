@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from nuclei.errors import InputError
+from nuclei.params import load_params
+
+PARAMS = Path("params.yaml")
+
+
+def changed(tmp_path, key, value):
+    """Write params.yaml with another value at a dotted key; return its path."""
+    values = yaml.safe_load(PARAMS.read_text())
+    *sections, name = key.split(".")
+    section = values
+    for part in sections:
+        section = section[part]
+    section[name] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def complaint(path):
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def test_the_file_in_the_repository_loads():
+    params = load_params(PARAMS)
+    assert (params.lr, params.batch_size, params.epochs) == (None, None, None)
+    assert params.model_dump() == yaml.safe_load(PARAMS.read_text())  # nothing added, dropped or converted
+
+
+def test_parameters_do_not_change_once_read():
+    params = load_params(PARAMS)
+    with pytest.raises(ValidationError):
+        params.lr = 0.1
+    with pytest.raises(ValidationError):
+        params.train.stain = 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", 0.001),
+        ("lr", 1),
+        ("batch_size", 16),
+        ("epochs", 3),
+        ("data.channels", 1),
+        ("train_resnet.weights", "a.pt"),
+    ],
+)
+def test_values_that_the_readme_offers_are_taken(key, value, tmp_path):
+    values = load_params(changed(tmp_path, key, value)).model_dump()
+    for part in key.split("."):
+        values = values[part]
+    assert values == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", 0),
+        ("lr", -0.1),
+        ("lr", 1.5),
+        ("lr", "fast"),
+        ("lr", True),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("batch_size", 1),
+        ("batch_size", 32.0),
+        ("epochs", 0),
+        ("model", "vgg"),
+        ("threads", 0),
+        ("threads", True),
+        ("device", "gpu"),
+        ("data.raw", ""),
+        ("data.raw", None),
+        ("data.channels", 2),
+        ("data.channels", True),
+        ("data.channels", 1.0),
+        ("sample.train", 0),
+        ("split.folds", 2),
+        ("split.seed", -1),
+        ("cnn.filters", [32, 64, 128]),
+        ("cnn.filters", [32, 64, 128, 0]),
+        ("cnn.dropout", 1),
+        ("resnet.stem", "large"),
+        ("train.stain", float("-inf")),
+        ("train.balance", "both"),
+        ("train.dihedral", "yes"),
+        ("train.warmup", 1.0),
+        ("tune.batch_size", []),
+        ("tune.batch_size", [32, "64"]),
+        ("tune.epochs", [1, 0]),
+        ("tune.reduction", 1),
+        ("tune.lr", {"low": 0.1, "high": 0.01}),
+        ("tune.lr", {"low": 0.1}),
+        ("train_cnn.ema", 1.0),
+        ("train_cnn", None),
+        ("train_resnet.weights", ""),
+        ("evaluate.bins", 1),
+        ("explain.window", 0),
+        ("explain.stride", 21),  # wider than the window: pixels in between would never be covered
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(key, value, tmp_path):
+    assert complaint(changed(tmp_path, key, value)).startswith(key.split(".")[0])
+    if "." in key and key != "explain.stride":
+        assert complaint(changed(tmp_path, key, value)).startswith(key)
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "train.momentum", "tune.lr.step", "train_cnn.weights"])
+def test_an_unknown_key_is_named(key, tmp_path):
+    message = complaint(changed(tmp_path, key, 1))
+    assert message.startswith(f"{key}: ") and "not permitted" in message
+
+
+def test_a_missing_key_is_named(tmp_path):
+    values = yaml.safe_load(PARAMS.read_text())
+    del values["train"]["stain"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    assert complaint(tmp_path / "params.yaml").startswith("train.stain: Field required")
+
+
+def test_every_wrong_key_is_named_at_once(tmp_path):
+    path = changed(tmp_path, "lr", -1)
+    path.write_text(path.read_text() + "typo: 1\n")
+    message = complaint(path)
+    assert "lr: " in message and "typo: " in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "a: b: c", "\0", "a: 2020-13-45", "a: " + "9" * 5000, "!!python/object/apply:os.abort []"],
+    ids=["open list", "two colons", "null byte", "no such day", "endless number", "code"],
+)
+def test_what_is_not_yaml_is_an_error(text, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert complaint(path).startswith("not valid YAML")
+
+
+def test_what_is_not_utf8_is_an_error(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"model: r\xe9snet\n")
+    assert complaint(tmp_path / "params.yaml").startswith("not valid YAML")
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "5\n", "lr\n"])
+def test_what_is_not_a_table_is_an_error(text, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert complaint(path).startswith("the file: ")
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    assert complaint(tmp_path / "params.yaml") == "cannot be read (No such file or directory)"
+    assert complaint(tmp_path) == "cannot be read (Is a directory)"

@@ -1,0 +1,300 @@
+"""What only the whole shows: a real `dvc repro` on a tiny sample, and what reruns after a change."""
+
+import ast
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, Clone
+from PIL import Image
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+AFTER_TRAINING = {"evaluate", "headline", "explain", "submit"}
+
+
+def outputs(stage: dict) -> set[str]:
+    entries = stage.get("outs", []) + stage.get("metrics", [])
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def reruns(clone: Clone) -> set[str]:
+    """Stages that the next `dvc repro` runs: those that `dvc status` names, and all that read what they write."""
+    stages = set(json.loads(clone.run("dvc", "status", "--json").stdout))
+    written = {name: outputs(stage) for name, stage in STAGES.items()}
+    while True:
+        dirty = set().union(*(written[name] for name in stages))
+        more = {name for name, stage in STAGES.items() if not dirty.isdisjoint(parents(stage))} - stages
+        if not more:
+            return stages
+        stages |= more
+
+
+def parents(stage: dict) -> set[str]:
+    """Everything a stage reads, and the folders that hold it."""
+    deps = {"data/sample" if dep == "${data.raw}" else dep for dep in stage["deps"]}
+    return deps | {str(Path(dep).parent) for dep in deps}
+
+
+def hashes(clone: Clone) -> dict[str, str]:
+    files = sorted(path for part in ("data", "reports") for path in (clone.path / part).rglob("*") if path.is_file())
+    return {str(path.relative_to(clone.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_every_stage_writes_what_it_promises(finished):
+    for stage in STAGES.values():
+        for path in outputs(stage):
+            assert (finished.path / path).exists(), path
+
+
+def test_a_second_repro_has_nothing_to_do_and_leaves_git_clean(finished):
+    start = time.monotonic()
+    assert "up to date" in finished.run("dvc", "repro").stdout
+    assert time.monotonic() - start < 60  # a hang, not a speed test
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_forced_rerun_writes_the_same_bytes(finished):
+    before = hashes(finished)
+    finished.run("dvc", "repro", "--force")
+    assert hashes(finished) == before
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"train_cnn.seed": 7}, {"train_cnn"} | AFTER_TRAINING),
+        ({"train_cnn.epochs": 3}, {"train_cnn"} | AFTER_TRAINING),
+        ({"train_resnet.final_epochs": 0}, {"train_resnet"} | AFTER_TRAINING),
+        ({"lr": 0.001}, {"train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"batch_size": 16}, {"train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"epochs": 1}, {"train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"tune.trials": 3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"train.stain": 0.3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"split.seed": 7}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"sample.seed": 7}, set(STAGES) - {"weights"}),
+        ({"data.channels": 1}, set(STAGES) - {"weights", "sample"}),
+        ({"model": "cnn"}, {"headline"}),
+        ({"explain.window": 40}, {"explain"}),
+        ({"evaluate.bins": 5}, {"evaluate", "headline", "explain"}),
+        ({"predict.tta": False}, {"evaluate", "headline", "explain", "submit"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_changed_parameter_reruns_only_what_depends_on_it(finished, change, expected):
+    original = (finished.path / "params.yaml").read_text()
+    finished.set(change)
+    try:
+        assert reruns(finished) == expected
+    finally:
+        (finished.path / "params.yaml").write_text(original)
+
+
+def test_lr_on_the_command_line_trains_both_models_and_nothing_before_them(finished):
+    out = finished.run("dvc", "exp", "run", "-n", "low-lr", "-S", "lr=0.0005", "-S", "epochs=1").stdout
+    for stage in ("train_cnn", "train_resnet", "evaluate", "explain", "submit"):
+        assert f"Running stage '{stage}'" in out
+    for stage in ("sample", "unzip", "split", "weights", "tune"):
+        assert f"Running stage '{stage}'" not in out
+    curves = pd.read_csv(finished.path / "reports" / "curves_resnet.csv")
+    assert len(curves) == 1
+    finished.run("git", "checkout", ".")
+    finished.run("dvc", "checkout")
+
+
+def test_metrics_diff_compares_the_two_models(finished):
+    for name in ("cnn", "resnet"):
+        finished.run("dvc", "exp", "run", "-n", name, "-S", f"model={name}")
+    finished.run("git", "checkout", ".")
+    finished.run("dvc", "checkout")
+    diff = json.loads(finished.run("dvc", "metrics", "diff", "cnn", "resnet", "--json").stdout)
+    change = diff["diff"]["reports/metrics.json"]["log_loss"]
+    expected = {
+        name: json.loads((finished.path / f"reports/metrics_{name}.json").read_text()) for name in ("cnn", "resnet")
+    }
+    assert change["old"] == expected["cnn"]["log_loss"]
+    assert change["new"] == expected["resnet"]["log_loss"]
+
+
+def test_metrics_show_lists_both_models(finished):
+    shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)
+    metrics = shown[""]["data"]
+    one, other = (metrics[f"reports/metrics_{name}.json"]["data"] for name in ("cnn", "resnet"))
+    assert one.keys() == other.keys()
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss"} <= one.keys()
+
+
+def test_plots_show_draws_confusion_and_curves_of_both(finished):
+    finished.run("dvc", "plots", "show", "--out", "plots_out")
+    page = (finished.path / "plots_out" / "index.html").read_text()
+    for name in ("predictions_cnn.csv", "predictions_resnet.csv", "curves_cnn.csv", "curves_resnet.csv"):
+        assert name in page
+    finished.run("git", "clean", "-dfq")
+
+
+def test_submissions_have_the_rows_of_the_example(finished):
+    example = pd.read_csv(finished.path / "data/sample/example.csv")
+    for name in ("cnn", "resnet"):
+        submission = pd.read_csv(finished.path / f"reports/submission_{name}.csv")
+        assert list(submission.columns) == ["Filename", "Label"]
+        assert submission["Filename"].tolist() == example["Filename"].tolist()
+        assert submission["Label"].isin(range(4)).all()
+
+
+def test_only_held_out_crops_are_scored(finished):
+    split = pd.read_csv(finished.path / "data/split.csv")
+    for name in ("cnn", "resnet"):
+        predictions = pd.read_csv(finished.path / f"reports/predictions_{name}.csv")
+        assert predictions["Filename"].tolist() == split.loc[split["Fold"] == 0, "Filename"].tolist()
+        chances = predictions.filter(like="Probability").to_numpy()
+        assert np.allclose(chances.sum(axis=1), 1, atol=1e-4)
+        assert (chances.argmax(axis=1) == predictions["Predicted"]).all()
+
+
+def test_every_picture_opens(finished):
+    pictures = list((finished.path / "reports").rglob("*.png"))
+    assert len(pictures) >= 7  # confusion, curves, trials, a gallery a class
+    for path in pictures:
+        with Image.open(path) as image:
+            image.load()
+
+
+def test_search_prints_a_line_a_trial_and_nothing_of_rays(finished):
+    text = finished.first_repro.stdout.split("Running stage 'tune'")[1].split("Updating lock file")[0]
+    lines = [line for line in text.splitlines()[2:] if line.strip()]
+    assert len(lines) == 2 * 2 + 2, text  # a line a trial, a line a winner
+    assert all(line.startswith(("cnn", "resnet")) for line in lines)
+
+
+def test_on_a_users_own_data_missing_pretrained_weights_are_an_error(finished, tmp_path):
+    original = (finished.path / "params.yaml").read_text()
+    missing = tmp_path / "missing.safetensors"
+    finished.set({"train_resnet.weights": str(missing)})
+    before = hashes(finished)
+    done = finished.run("dvc", "repro", "weights", check=False)
+    (finished.path / "params.yaml").write_text(original)
+    assert done.returncode != 0
+    assert "error: " in done.stderr
+    assert str(missing) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert hashes(finished) == before
+
+
+def test_broken_data_end_with_one_line_and_keep_earlier_outputs(finished):
+    before = hashes(finished)
+    raw = finished.path / "data" / "broken"
+    raw.mkdir()
+    for path in (finished.path / "data/sample").iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    table = (raw / "train.csv").read_text().splitlines()
+    (raw / "train.csv").write_text("\n".join([*table[:3], "3.png,9", *table[4:]]) + "\n")
+    original = (finished.path / "params.yaml").read_text()
+    finished.set({"data.raw": "data/broken"})
+    done = finished.run("dvc", "repro", "unzip", check=False)
+    (finished.path / "params.yaml").write_text(original)
+    for path in raw.iterdir():
+        path.unlink()
+    raw.rmdir()
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: data/broken/train.csv, line 4: Label is '9', expected one of 0, 1, 2, 3"]
+    assert done.returncode != 0
+    assert hashes(finished) == before
+    assert "up to date" in finished.run("dvc", "repro").stdout
+
+
+# Read from the code: what a stage imports and which parameters it uses, against what dvc.yaml says.
+
+
+def script(stage: dict) -> Path:
+    return ROOT / (stage["cmd"].split()[2].replace(".", "/") + ".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Files of the package that `path` imports, directly or through others."""
+    found: set[str] = set()
+    waiting = [path]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            else:
+                continue
+            for module in modules:
+                name = module.replace(".", "/") + ".py"
+                if name.startswith("nuclei/") and (ROOT / name).exists() and name not in found:
+                    found.add(name)
+                    waiting.append(ROOT / name)
+    return found
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_all_code_that_a_stage_imports_is_among_its_deps(name):
+    code = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
+    path = script(STAGES[name])
+    assert code == imported(path) | {str(path.relative_to(ROOT))}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_all_parameters_that_a_stage_reads_are_declared(name):
+    """A stage reads parameters as attributes of `params`; `own = params.x` counts as all of x."""
+    path = script(STAGES[name])
+    model = {"train_cnn": "cnn", "train_resnet": "resnet"}.get(name)
+    read = set()
+    tree = ast.parse(path.read_text())
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            chain = ast.unparse(node)
+            if chain.startswith("params."):
+                read.add(chain.removeprefix("params."))
+    if model:  # each of the two reads its own sections only
+        other = {"cnn": "resnet", "resnet": "cnn"}[model]
+        read = {key for key in read if key.split(".")[0] not in (other, f"train_{other}")}
+    declared = set(STAGES[name]["params"])
+    assert not {key for key in read if not any(key == d or key.startswith(f"{d}.") for d in declared)}
+    assert not {d for d in declared if not any(key == d or key.startswith(f"{d}.") for key in read)}
+
+
+def test_the_library_imports_nothing_of_the_stages():
+    for path in (ROOT / "nuclei").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.split(".")[0] in ("stages", "dvc") for name in names), path
+
+
+# From the foundations up; a module imports only what stands above it here.
+ORDER = [
+    ("errors", "classes"),
+    ("files",),
+    ("params", "device", "metrics"),
+    ("archive", "sample", "overlap", "folds", "crops"),
+    ("mosaic", "models", "predict"),
+    ("pretrained", "fit", "attribution", "plots"),
+    ("search",),
+]
+
+
+def test_imports_run_downward():
+    level = {f"nuclei/{name}.py": place for place, names in enumerate(ORDER) for name in names}
+    modules = {f"nuclei/{path.name}" for path in (ROOT / "nuclei").glob("*.py")} - {"nuclei/__init__.py"}
+    assert modules == level.keys()
+    for name in modules:
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nuclei."):
+                other = node.module.replace(".", "/") + ".py"
+                assert level[other] < level[name], f"{name} imports {other}"
+
+
+def test_heavy_libraries_stay_out_of_light_stages():
+    """Importing torch costs seconds: the stages that only move data must not."""
+    for name in ("sample", "unzip", "split"):
+        for path in [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]:
+            assert "import torch" not in path.read_text(), path

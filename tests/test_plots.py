@@ -1,0 +1,106 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from nuclei.classes import CLASSES
+from nuclei.plots import DPI, plot_confusion, plot_curves, plot_heat_maps, plot_search, save_figure
+
+LABELS = np.array([0, 0, 1, 2, 3, 3])
+PREDICTED = {"cnn": np.array([0, 1, 1, 2, 3, 0]), "resnet": LABELS}
+CURVES = {
+    "cnn": pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "train_loss": [1.0, 0.6, 0.3],
+            "validation_loss": [0.9, 0.7, 0.8],
+            "validation_accuracy": [0.5, 0.7, 0.6],
+        }
+    )
+}
+TRIALS = {
+    name: pd.DataFrame(
+        {"lr": [0.001, 0.001, 0.01], "validation_loss": [0.5, 0.8, 0.9], "rung": [1, 0, 0], "epochs": [3, 1, 1]}
+    )
+    for name in ("cnn", "resnet")
+}
+CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint8)
+MAPS = {"cnn": np.linspace(-1, 3, 200).reshape(2, 10, 10), "resnet": np.zeros((2, 10, 10))}
+CAPTIONS = {"cnn": ["muscle 0.9", "muscle 0.8"], "resnet": ["immune 0.7", "immune 0.6"]}
+FIGURES = {
+    "confusion": lambda: plot_confusion(LABELS, PREDICTED, CLASSES),
+    "curves": lambda: plot_curves(CURVES),
+    "search": lambda: plot_search(TRIALS),
+    "heat_maps": lambda: plot_heat_maps(CROPS, ["one", "two"], MAPS, CAPTIONS),
+    "grey_heat_maps": lambda: plot_heat_maps(CROPS[..., :1], ["one", "two"], MAPS, CAPTIONS),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_the_same_png_every_time(name, tmp_path):
+    paths = [tmp_path / "one.png", tmp_path / "two.png"]
+    for path in paths:
+        save_figure(FIGURES[name](), path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with Image.open(paths[0]) as image:
+        assert image.format == "PNG"
+        assert image.size == tuple((FIGURES[name]().get_size_inches() * DPI).astype(int))
+        assert len(np.unique(np.asarray(image.convert("L")))) > 10  # something is drawn
+        assert "Software" not in image.info  # the same bytes with the next matplotlib
+
+
+def test_the_confusion_figure_counts_and_normalises_by_the_true_class():
+    axes = FIGURES["confusion"]().axes
+    assert [ax.get_title() for ax in axes] == [
+        "CNN: crops",
+        "CNN: share of the true class",
+        "ResNet18: crops",
+        "ResNet18: share of the true class",
+    ]
+    counts, shares = ([text.get_text() for text in ax.texts] for ax in axes[:2])
+    assert counts == [*"1100", *"0100", *"0010", *"1001"]
+    assert shares[:4] == ["0.50", "0.50", "0.00", "0.00"] and shares[-1] == "0.50"
+    assert [label.get_text().replace("\n", " ") for label in axes[0].get_yticklabels()] == list(CLASSES)
+
+
+def test_the_curves_mark_the_epoch_that_was_chosen():
+    loss, accuracy = FIGURES["curves"]().axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    assert lines["CNN, chosen"] == [[2, 0.7]]
+    assert lines["CNN, training"] == [[1, 1.0], [2, 0.6], [3, 0.3]]
+    assert lines["CNN, validation"] == [[1, 0.9], [2, 0.7], [3, 0.8]]
+    assert accuracy.lines[0].get_ydata().tolist() == [0.5, 0.7, 0.6]
+
+
+def test_the_search_figure_has_a_panel_a_model_and_a_mark_a_trial():
+    axes = FIGURES["search"]().axes
+    assert [ax.get_title() for ax in axes] == ["CNN", "ResNet18"]
+    first, second = axes[0].collections  # the rungs
+    assert first.get_offsets().tolist() == [[0.001, 0.8], [0.01, 0.9]]
+    assert second.get_offsets().tolist() == [[0.001, 0.5]]
+    assert second.get_sizes()[0] > first.get_sizes()[0]
+    assert axes[0].get_xscale() == "log"
+
+
+def test_heat_maps_have_a_row_a_crop_and_zero_in_the_middle_of_the_colours():
+    figure = FIGURES["heat_maps"]()
+    panels = [ax for ax in figure.axes if ax.images]
+    assert len(panels) == 2 * (1 + 2)
+    assert [ax.get_title() for ax in panels[:3]] == ["one", "CNN: muscle 0.9", "ResNet18: immune 0.7"]
+    for ax in panels[1:3] + panels[4:]:
+        heat = ax.images[-1]
+        assert heat.norm.vmin == -heat.norm.vmax and heat.norm(0) == 0.5
+    assert np.array_equal(panels[0].images[0].get_array(), CROPS[0])
+    assert np.array_equal(panels[4].images[-1].get_array(), MAPS["cnn"][1])
+    reach = np.abs(MAPS["cnn"][1]).max()
+    assert panels[4].images[-1].norm.vmax == reach
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"old")
+    figure = FIGURES["curves"]()
+    figure.axes[0].set_xlabel("$\\nonsense{$")  # fails when it is drawn
+    with pytest.raises(ValueError, match="nonsense"):
+        save_figure(figure, path)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
