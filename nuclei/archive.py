@@ -54,7 +54,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
     Raises InputError for whatever is not as said above.
     """
     train = _read_training_table(raw)
-    test = _read_table(raw / "example.csv", ["Filename"])
+    test = _read_table(raw / "example.csv", ("Filename",))
     report: dict[str, Any] = {}
     digests = {}
     with replacing_folder(out) as folder:
@@ -79,7 +79,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
 def _read_training_table(raw: Path) -> pd.DataFrame:
     """Return Filename, Label and, where given, Group."""
     path = raw / "train.csv"
-    table = _read_table(path, ["Filename", "Label"], optional=["Group"])
+    table = _read_table(path, ("Filename", "Label"), optional=("Group",))
     allowed = [str(label) for label in range(len(CLASSES))]
     for line, label in table["Label"].items():
         if label not in allowed:
@@ -93,7 +93,7 @@ def _read_training_table(raw: Path) -> pd.DataFrame:
     if extra.exists():
         if "Group" in table:
             raise InputError(f"{extra}: {path.name} has a column Group already: remove one of the two")
-        groups = _read_table(extra, ["Filename", "Group"]).set_index("Filename")["Group"]
+        groups = _read_table(extra, ("Filename", "Group")).set_index("Filename")["Group"]
         missing = table[~table["Filename"].isin(groups.index)]
         if len(missing):
             raise InputError(
@@ -103,7 +103,7 @@ def _read_training_table(raw: Path) -> pd.DataFrame:
     return table
 
 
-def _read_table(path: Path, columns: list[str], optional: list[str] | None = None) -> pd.DataFrame:
+def _read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pd.DataFrame:
     """Return `columns` and those of `optional` that are there, all as text; the index is the line in the file."""
     expected = ",".join(columns)
     try:
@@ -116,29 +116,29 @@ def _read_table(path: Path, columns: list[str], optional: list[str] | None = Non
         raise InputError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
-        lines = {reader.line_num: values for values in reader if values}
+        (_, header), *rows = [(reader.line_num, values) for values in reader if values] or [(1, [])]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}): check the quotes") from None
-    header = lines.pop(min(lines, default=0), [])
-    wanted = [name for name in header if name in columns + (optional or [])]
     for name in columns:
-        if name not in wanted:
+        if name not in header:
             raise InputError(
                 f"{path}: no column {name}; expected the header {expected}, found {_show(','.join(header))}"
             )
+    wanted = [name for name in columns + optional if name in header]
     for name in wanted:
-        if wanted.count(name) > 1:
-            raise InputError(f"{path}: the column {name} occurs {wanted.count(name)} times: keep one")
-    if not lines:
+        if header.count(name) > 1:
+            raise InputError(f"{path}: the column {name} occurs {header.count(name)} times: keep one")
+    if not rows:
         raise InputError(f"{path}: no rows below the header: add one for each crop")
-    for line, values in lines.items():
+    for line, values in rows:
         if len(values) != len(header):
             raise InputError(f"{path}, line {line}: {len(values)} values, expected {len(header)} as in the header")
-    table = pd.DataFrame(lines.values(), index=list(lines), columns=pd.Index(header), dtype=object)[wanted]
+    lines, values = zip(*rows, strict=True)
+    table = pd.DataFrame(values, index=lines, columns=pd.Index(header), dtype=object)[wanted]
     for name in wanted:
         for line, value in table[name].items():
             if not value.strip() or re.search(f"[{CONTROL}]", value):
-                raise InputError(f"{path}, line {line}: {name} is {_show(value)}, expected plain text: fill it in")
+                raise InputError(f"{path}, line {line}: {name} is {_show(value)}, expected plain text: correct it")
     again = table[table["Filename"].duplicated()]
     if len(again):
         name = _show(again["Filename"].iloc[0])
@@ -150,7 +150,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}): put a zip of PNG crops there") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}): put a zip of PNG crops there") from None
     except BROKEN:
         raise InputError(f"{path}: not a whole zip file: copy or download it again") from None
 
@@ -238,6 +238,8 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
         raise InputError(f"{where}: 16 bits a channel, expected 8: convert it (how to scale it is for you to say)")
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.size != (SIDE, SIDE):  # a second header
+                raise ValueError
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
                 if image.getchannel("A").getextrema()[0] < 255:

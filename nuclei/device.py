@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from nuclei.errors import InputError
+
 
 def choose_device(name: str, threads: int) -> torch.device:
     """Return the device called `name` (auto: cuda, else mps, else cpu) and make its results repeatable.
@@ -13,6 +15,9 @@ def choose_device(name: str, threads: int) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not there[name]:
+        raise InputError(f"device: {name} is not there on this machine: use auto or cpu")
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
     torch.use_deterministic_algorithms(True)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from nuclei.crops import Labelled, draw_augmentation, normalise
 from nuclei.device import autocast
+from nuclei.errors import InputError
 from nuclei.params import Train
 from nuclei.predict import predict_logits
 
@@ -92,13 +93,14 @@ def fit(
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            lr = optimizer.param_groups[0]["lr"]
             schedule.step()
             if average:
                 average.update_parameters(network)
             total += loss.item()
             bar.update()
         current = average.module if average else network
-        scores = {"epoch": epoch, "lr": schedule.get_last_lr()[0], "train_loss": total / steps_an_epoch}
+        scores = {"epoch": epoch, "lr": lr, "train_loss": total / steps_an_epoch}
         if validation:
             scores |= _validate(predict_logits(current, validation.crops, device, recipe.train.precision), validation)
         if label:
@@ -120,7 +122,9 @@ def _rate(step: int, warmup: int, steps: int) -> float:
 
 
 def _validate(logits: np.ndarray, validation: Labelled) -> dict[str, float]:
-    """Score logits (N, K) without label smoothing or class weights."""
+    """Score logits (N, K) without label smoothing or class weights; infinitely bad where training diverged."""
+    if not np.isfinite(logits).all():
+        return {"validation_loss": np.inf, "validation_accuracy": 0.0, "validation_balanced_accuracy": 0.0}
     probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()
     predicted = logits.argmax(axis=1)
     return {
@@ -131,7 +135,10 @@ def _validate(logits: np.ndarray, validation: Labelled) -> dict[str, float]:
 
 
 def keep_best(epochs: Iterable[Epoch], patience: int) -> tuple[list[dict[str, float]], Epoch]:
-    """Return the learning curves and the epoch of the lowest validation loss; stop `patience` epochs after it."""
+    """Return the learning curves and the epoch of the lowest validation loss; stop `patience` epochs after it.
+
+    Raises InputError where training diverged from the start.
+    """
     curves, best = [], None
     for epoch in epochs:
         curves.append(epoch.scores)
@@ -139,6 +146,6 @@ def keep_best(epochs: Iterable[Epoch], patience: int) -> tuple[list[dict[str, fl
             best = epoch
         if epoch.number - best.number >= patience:
             break
-    if best is None:
-        raise ValueError("no epoch to choose from")
+    if best is None or not np.isfinite(best.scores["validation_loss"]):
+        raise InputError("training diverged before the end of the first epoch: lower lr (-S lr=0.001)")
     return curves, best

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -66,8 +67,7 @@ def _small_cnn(shape: SmallCNN) -> nn.Sequential:
     first, second = shape.widths
     return nn.Sequential(
         *layers,
-        nn.AdaptiveAvgPool2d(3),  # keeps the middle apart from the rest: the nucleus to classify is there
-        nn.Flatten(),
+        nn.Flatten(),  # of 3 x 3 places: the middle, where the nucleus to classify is, stays apart from the rest
         nn.Linear(9 * inputs, first),
         nn.ReLU(),
         nn.Linear(first, second),
@@ -96,33 +96,36 @@ def load_pretrained(network: nn.Module, weights: dict[str, Tensor]) -> None:
     """
     own = network.state_dict()
     fitting = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    first = fitting.get("conv1.weight")
-    if first is not None and own["conv1.weight"].shape[1] == 1:
-        fitting["conv1.weight"] = first.sum(dim=1, keepdim=True)
     if own["conv1.weight"].shape[-1] != 7:
-        fitting.pop("conv1.weight", None)
-    expected = {name for name in own if not name.startswith("fc.") and name in weights | {"conv1.weight": None}}
-    for name in expected & fitting.keys():
-        if own[name].shape != fitting[name].shape:
-            raise InputError(
-                f"pretrained weights: {name} is {tuple(fitting[name].shape)}, not {tuple(own[name].shape)}"
-            )
+        fitting["conv1.weight"] = own["conv1.weight"]
+    elif own["conv1.weight"].shape[1] == 1 and "conv1.weight" in fitting:
+        fitting["conv1.weight"] = fitting["conv1.weight"].sum(dim=1, keepdim=True)
+    for name, value in own.items():
+        if name.startswith("fc.") or name.endswith("num_batches_tracked"):  # torchvision's file holds no counts
+            continue
+        if name not in fitting:
+            raise InputError(f"pretrained weights: {name} is missing")
+        if fitting[name].shape != value.shape:
+            raise InputError(f"pretrained weights: {name} is {tuple(fitting[name].shape)}, not {tuple(value.shape)}")
     network.load_state_dict(fitting, strict=False)
 
 
 def save_model(path: Path, network: nn.Module, architecture: Architecture) -> None:
     """Write the weights, with classes, normalisation and architecture in the metadata. Byte-identical on a rerun."""
-    description = {
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        # One entry: safetensors writes several in no fixed order.
+        save_file(tensors, temporary, metadata={"nuclei": json.dumps(_describe(architecture))})
+
+
+def _describe(architecture: Architecture) -> dict[str, Any]:
+    return {
         "kind": type(architecture).__name__,
         "architecture": asdict(architecture),
         "classes": CLASSES,
         "mean": MEAN[architecture.channels],
         "std": STD[architecture.channels],
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(path) as temporary:
-        # One entry: safetensors writes several in no fixed order.
-        save_file(tensors, temporary, metadata={"nuclei": json.dumps(description)})
 
 
 def load_model(path: Path) -> nn.Module:
@@ -132,7 +135,10 @@ def load_model(path: Path) -> nn.Module:
             description = json.loads((file.metadata() or {})["nuclei"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         kind = {"SmallCNN": SmallCNN, "ResNet18": ResNet18}[description["kind"]]
-        network = build(kind(**description["architecture"]), seed=0)
+        architecture = kind(**description["architecture"])
+        if description != json.loads(json.dumps(_describe(architecture))):
+            raise ValueError("other classes or another normalisation")
+        network = build(architecture, seed=0)
         network.load_state_dict(tensors)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None

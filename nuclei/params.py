@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nuclei.errors import InputError
 
@@ -25,7 +25,14 @@ class Section(BaseModel):
 
 class Data(Section):
     raw: Annotated[str, Field(min_length=1)]  # folder with train.zip, train.csv, test.zip, example.csv
-    channels: Literal[1, 3]  # 1: grey, 3: RGB
+    channels: int  # 1: grey, 3: RGB
+
+    @field_validator("channels")
+    @classmethod
+    def _grey_or_rgb(cls, value: int) -> int:
+        if value not in (1, 3):
+            raise ValueError("1 or 3")
+        return value
 
 
 class Sample(Section):
@@ -113,6 +120,12 @@ class Explain(Section):
     window: Annotated[int, Field(ge=1, le=100)]  # pixels
     stride: Annotated[int, Field(ge=1, le=100)]  # pixels
 
+    @model_validator(mode="after")
+    def _covered(self) -> "Explain":
+        if self.stride > self.window:
+            raise ValueError("stride must not exceed window")
+        return self
+
 
 class Predict(Section):
     tta: bool  # average over the eight flips and turns
@@ -145,7 +158,7 @@ def load_params(path: Path) -> Params:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     try:
         return Params.model_validate(values)
@@ -153,4 +166,7 @@ def load_params(path: Path) -> Params:
         problems = [
             f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}, got {e['input']!r:.60}" for e in error.errors()
         ]
-        raise InputError(f"{path}: {'; '.join(problems)}") from None
+        hint = (
+            " (YAML takes 1e-3 for text: write 0.001)" if any(e["type"] == "float_type" for e in error.errors()) else ""
+        )
+        raise InputError(f"{path}: {'; '.join(problems)}{hint}") from None

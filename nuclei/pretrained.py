@@ -1,11 +1,9 @@
 """The ImageNet weights that ResNet18 may start from."""
 
-import pickle
 import socket
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import ResNet18_Weights
@@ -16,7 +14,7 @@ TIMEOUT = 20  # seconds without an answer before a download counts as impossible
 
 
 def download_imagenet() -> dict[str, Tensor]:
-    """Return torchvision's ResNet18 weights (IMAGENET1K_V1), their hash checked. Raises OSError without a network."""
+    """Return torchvision's ResNet18 weights (IMAGENET1K_V1), the download's hash checked. Raises OSError offline."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torch.hub passes none on
     try:
@@ -31,17 +29,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises InputError where the file is missing, is neither, or holds no trained ResNet18.
     """
     try:
-        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); see train_resnet.weights") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+    except Exception:  # what a broken file makes of torch's unpickler is anyone's guess
         raise InputError(
             f"{path}: neither safetensors nor plain tensors of torch.save; see train_resnet.weights"
         ) from None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise InputError(f"{path}: expected a state dict of tensors (name: tensor); see train_resnet.weights")
     check_trained(weights, path)
-    return weights
+    return {name: value.contiguous() for name, value in weights.items()}
 
 
 def check_trained(weights: dict[str, Tensor], source: Path | str) -> None:

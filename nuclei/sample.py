@@ -225,7 +225,7 @@ def _gland(
 ) -> None:
     """Fill one gland, given the depth of each pixel below its outline: tall cells in rows round a lumen."""
     tall = rng.uniform(34, 54)  # height of the cells
-    oblique = rng.random() < 0.2  # cut so that only cells show, no lumen
+    oblique = rng.random() < 0.15  # cut so that only cells show, no lumen
     if oblique:
         tall = radius + 20
     down, right = np.gradient(depth)
@@ -302,7 +302,7 @@ def _epithelial(rng: np.random.Generator, y: float, x: float, angle: float, canc
 
     across: cut across, not along
     """
-    atypia = rng.beta(3, 2) if cancer else rng.beta(1.6, 4.6)
+    atypia = rng.beta(3.5, 2) if cancer else rng.beta(1.5, 5)
     length = (20 if across else 23) + 16 * atypia + rng.normal(0, 2.5)
     aspect = rng.uniform(0.75, 0.95) if across else rng.normal(0.56 + 0.15 * atypia, 0.07)
     return Nucleus(
@@ -315,7 +315,7 @@ def _epithelial(rng: np.random.Generator, y: float, x: float, angle: float, canc
         rough=0.01 + 0.09 * atypia,
         dark=np.clip(rng.normal(0.85, 0.2), 0.5, 1.4),
         clear=np.clip(rng.normal(0.5, 0.15), 0.1, 0.75),
-        coarse=max(0.05, rng.normal(0.1 + 0.6 * atypia, 0.08)),
+        coarse=max(0.05, rng.normal(0.1 + 0.65 * atypia, 0.08)),
         nucleoli=rng.poisson(2 * atypia),
     )
 

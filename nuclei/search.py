@@ -22,6 +22,7 @@ from torch import Tensor
 import nuclei
 from nuclei.crops import Labelled
 from nuclei.device import choose_device
+from nuclei.errors import InputError
 from nuclei.fit import Recipe, fit
 from nuclei.models import Architecture, SmallCNN, build, load_pretrained
 from nuclei.params import Train, Tune
@@ -90,6 +91,12 @@ def search(
         "device": device,
     }
     with ray_cluster():
+        there = ray.cluster_resources()
+        for kind, wanted in (("CPU", settings.cpus_per_trial), ("GPU", settings.gpus_per_trial)):
+            if wanted > there.get(kind, 0):
+                raise InputError(
+                    f"tune.{kind.lower()}s_per_trial: {wanted} asked for, Ray has {there.get(kind, 0):g}: lower it"
+                )
         for rung, epochs in enumerate(settings.epochs):
             configs = [trial | {"rung": rung, "epochs": epochs} for trial in trials]
             results = _run_rung(configs, shared, settings)

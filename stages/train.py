@@ -36,7 +36,9 @@ def main() -> None:
         own = params.train_resnet
         shape = ResNet18(params.data.channels, params.resnet.stem)
         network = build(shape, own.seed)
-        load_pretrained(network, load_file("data/weights/resnet18.safetensors"))
+        weights = load_file("data/weights/resnet18.safetensors")
+        if weights:  # none: it starts from random ones
+            load_pretrained(network, weights)
     recipe = Recipe(
         lr=params.lr or tuned["lr"],
         batch_size=params.batch_size or tuned["batch_size"],
@@ -55,10 +57,9 @@ def main() -> None:
 
     if own.final_epochs:
         everything = select(crops, split, range(params.split.folds))
-        for _ in fit(
-            network, everything, None, replace(recipe, epochs=own.final_epochs), device, f"{model} on all crops"
-        ):
-            pass
+        final = replace(recipe, epochs=own.final_epochs)
+        *_, last = fit(network, everything, None, final, device, f"{model} on all crops")
+        network.load_state_dict(last.weights)
     save_model(Path(f"data/models/{model}_final.safetensors"), network, shape)
 
 

@@ -7,6 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from torch import nn
 
 from nuclei.crops import Labelled
+from nuclei.errors import InputError
 from nuclei.fit import Epoch, Recipe, fit, keep_best
 from nuclei.metrics import softmax
 from nuclei.models import SmallCNN, build
@@ -169,9 +170,9 @@ def test_the_learning_rate_rises_and_falls_to_zero():
     train = TRAIN.model_copy(update={"warmup": 0.5})
     recipe = replace(RECIPE, batch_size=8, epochs=8, train=train)
     rates = [epoch.scores["lr"] for epoch in fit(classifier(), separable(32), None, recipe, CPU)]
-    assert rates[3] == pytest.approx(recipe.lr)  # 4 of 8 epochs
+    assert 0.9 * recipe.lr < rates[3] <= recipe.lr  # 4 of 8 epochs
     assert rates[:4] == sorted(rates[:4]) and rates[3:] == sorted(rates[3:], reverse=True)
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert rates[-1] < 0.02 * recipe.lr
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it():
@@ -238,6 +239,7 @@ def test_training_stops_when_patience_ends_and_keeps_the_best_epoch(losses, pati
     assert asked == [row["epoch"] for row in curves] == list(range(1, trained + 1))
 
 
-def test_there_must_be_an_epoch_to_keep():
-    with pytest.raises(ValueError, match="no epoch"):
-        keep_best(iter([]), 3)
+def test_diverged_training_is_an_error_that_names_the_learning_rate():
+    data = separable(32)
+    with pytest.raises(InputError, match="lower lr"):
+        keep_best(fit(network(), data, data, replace(RECIPE, lr=1e30), CPU), 3)
