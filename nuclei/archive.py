@@ -27,11 +27,13 @@ LARGEST_TABLE = 2**24  # bytes: about a million rows
 DECODERS = 2  # threads; zlib runs outside of Python's lock
 CROPS_A_TASK = 256
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 CONTROL = r"\x00-\x1f\x7f"  # characters, for a regular expression
 # What zipfile and Pillow raise for bytes that are not as they should be.
-BROKEN = (OSError, EOFError, ValueError, OverflowError, RuntimeError, SyntaxError)
-BROKEN += (struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)
+BROKEN = (
+    *(OSError, EOFError, ValueError, OverflowError, RuntimeError, SyntaxError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError),
+)
 
 
 class Decoded(NamedTuple):
@@ -229,7 +231,7 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
             content = member.read(LARGEST_MEMBER)  # no more, whatever size the zip claims
     except BROKEN:
         raise InputError(f"{where}: damaged: copy or download the zip again") from None
-    if content[:8] != PNG_SIGNATURE or content[12:16] != b"IHDR" or len(content) < 33:
+    if not content.startswith(PNG_START) or len(content) < 33:
         raise InputError(f"{where}: not a PNG: convert it")
     width, height, bits = struct.unpack(">IIB", content[16:25])
     if (width, height) != (SIDE, SIDE):
@@ -240,6 +242,7 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != (SIDE, SIDE):  # a second header
                 raise ValueError
+            image.load()  # chunks behind the pixels count as well
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
                 if image.getchannel("A").getextrema()[0] < 255:

@@ -49,3 +49,8 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write `table` without its index; floats with six significant digits, lines end with LF."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table that `write_csv` wrote; Filename and Group stay text, whatever they look like (0010, NA)."""
+    return pd.read_csv(path, dtype={"Filename": str, "Group": str}, keep_default_na=False)

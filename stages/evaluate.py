@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
 from nuclei.errors import run
-from nuclei.files import write_csv, write_json
+from nuclei.files import read_csv, write_csv, write_json
 from nuclei.folds import roles
 from nuclei.metrics import score, score_classes, softmax
 from nuclei.models import load_model
@@ -20,7 +19,7 @@ from nuclei.predict import predict_logits
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    split = pd.read_csv("data/split.csv")
+    split = read_csv(Path("data/split.csv"))
     rows = np.flatnonzero(split["Fold"].isin(roles(params.split.folds).holdout))
     crops, holdout = open_crops(Path("data/crops"), "train")[rows], split.iloc[rows]
     labels = holdout["Label"].to_numpy()
@@ -31,7 +30,7 @@ def main() -> None:
         logits = predict_logits(network, crops, device, params.train.precision, params.predict.tta)
         probabilities = softmax(logits)
         predicted[name] = probabilities.argmax(axis=1)
-        curves[name] = pd.read_csv(f"reports/curves_{name}.csv")
+        curves[name] = read_csv(Path(f"reports/curves_{name}.csv"))
         columns = {f"Probability_{label}": probabilities[:, label] for label in range(len(CLASSES))}
         table = holdout[["Filename", "Label"]].assign(Predicted=predicted[name], **columns)
         scores = score(labels, probabilities, params.evaluate.bins)

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from nuclei.attribution import choose_examples, occlusion
 from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
 from nuclei.errors import run
-from nuclei.files import replacing_folder
+from nuclei.files import read_csv, replacing_folder
 from nuclei.models import load_model
 from nuclei.params import load_params
 from nuclei.plots import plot_heat_maps, save_figure
@@ -18,8 +17,8 @@ from nuclei.plots import plot_heat_maps, save_figure
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    split = pd.read_csv("data/split.csv")
-    predictions = {name: pd.read_csv(f"reports/predictions_{name}.csv") for name in ("cnn", "resnet")}
+    split = read_csv(Path("data/split.csv"))
+    predictions = {name: read_csv(Path(f"reports/predictions_{name}.csv")) for name in ("cnn", "resnet")}
     labels = predictions["cnn"]["Label"].to_numpy()
     chosen = choose_examples(
         labels, np.stack([table["Predicted"] for table in predictions.values()]), params.explain.crops

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
 from nuclei.errors import run
-from nuclei.files import write_csv
+from nuclei.files import read_csv, write_csv
 from nuclei.models import load_model
 from nuclei.params import load_params
 from nuclei.predict import predict_logits
@@ -17,7 +16,7 @@ from nuclei.predict import predict_logits
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    index = pd.read_csv("data/crops/test.csv")
+    index = read_csv(Path("data/crops/test.csv"))
     crops = open_crops(Path("data/crops"), "test")
     device = choose_device(params.device, params.threads)
     for name in ("cnn", "resnet"):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from nuclei.crops import open_crops, select
 from nuclei.device import choose_device
 from nuclei.errors import run
-from nuclei.files import write_csv
+from nuclei.files import read_csv, write_csv
 from nuclei.fit import Recipe, fit, keep_best
 from nuclei.folds import roles
 from nuclei.models import ResNet18, SmallCNN, build, load_pretrained, save_model
@@ -24,7 +24,7 @@ def main() -> None:
     model = parser.parse_args().model
     params = load_params(Path("params.yaml"))
     tuned = json.loads(Path(f"reports/tuned_{model}.json").read_text())
-    split = pd.read_csv("data/split.csv")
+    split = read_csv(Path("data/split.csv"))
     crops = open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
 

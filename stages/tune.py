@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import pandas as pd
 from safetensors.torch import load_file
 
 from nuclei.crops import open_crops, select
 from nuclei.errors import run
-from nuclei.files import write_csv, write_json
+from nuclei.files import read_csv, write_csv, write_json
 from nuclei.folds import roles
 from nuclei.models import ResNet18, SmallCNN
 from nuclei.params import load_params
@@ -17,7 +16,7 @@ from nuclei.search import search
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    split = pd.read_csv("data/split.csv")
+    split = read_csv(Path("data/split.csv"))
     crops = open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
     first = params.tune.widths[0]
