@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from nuclei.files import replacing
@@ -54,7 +55,7 @@ def plot_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
         loss.plot(table["epoch"], table["validation_loss"], color=colour, label=f"{TITLES[model]}, validation")
         loss.plot(*_lowest(table), color=colour, marker="o", linestyle="", label=f"{TITLES[model]}, chosen")
         accuracy.plot(table["epoch"], table["validation_accuracy"], color=colour, label=TITLES[model])
-    loss.set(xlabel="epoch", ylabel="loss")
+    loss.set(xlabel="epoch", ylabel="loss", yscale="log")  # early epochs may be far off
     accuracy.set(xlabel="epoch", ylabel="validation accuracy")
     for ax in (loss, accuracy):
         ax.legend(frameon=False)
@@ -75,6 +76,7 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
             label = f"{some['epochs'].iloc[0]} epochs"
             ax.scatter(some["lr"], some["validation_loss"], s=30 * (rung + 1), alpha=0.8, label=label)
         ax.set(xscale="log", xlabel="peak learning rate", ylabel="validation loss", title=TITLES[model])
+        ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
         ax.legend(frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
     return figure
