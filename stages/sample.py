@@ -8,7 +8,8 @@ from nuclei.sample import write_sample
 
 
 def main() -> None:
-    write_sample(Path("data/sample"), load_params(Path("params.yaml")).sample)
+    params = load_params(Path("params.yaml"))
+    write_sample(Path("data/sample"), params.sample)
 
 
 if __name__ == "__main__":
