@@ -1,6 +1,7 @@
 """The two networks, and their files: safetensors that say all that is needed to predict."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ class ResNet18:
 
 
 Architecture = SmallCNN | ResNet18
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, its architecture, and the temperature by which its logits are divided (Guo et al. 2017)."""
+
+    network: nn.Module
+    architecture: Architecture
+    temperature: float = 1.0
 
 
 def build(architecture: Architecture, seed: int) -> nn.Module:
@@ -110,38 +120,42 @@ def load_pretrained(network: nn.Module, weights: dict[str, Tensor]) -> None:
     network.load_state_dict(fitting, strict=False)
 
 
-def save_model(path: Path, network: nn.Module, architecture: Architecture) -> None:
-    """Write the weights, with classes, normalisation and architecture in the metadata. Byte-identical on a rerun."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+def save_model(path: Path, model: Model) -> None:
+    """Write the weights, with all else that predicting needs in the metadata. Byte-identical on a rerun."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
     with replacing(path) as temporary:
         # One entry: safetensors writes several in no fixed order.
-        save_file(tensors, temporary, metadata={"nuclei": json.dumps(_describe(architecture))})
+        save_file(tensors, temporary, metadata={"nuclei": json.dumps(_describe(model))})
 
 
-def _describe(architecture: Architecture) -> dict[str, Any]:
+def _describe(model: Model) -> dict[str, Any]:
     return {
-        "kind": type(architecture).__name__,
-        "architecture": asdict(architecture),
+        "kind": type(model.architecture).__name__,
+        "architecture": asdict(model.architecture),
         "classes": CLASSES,
-        "mean": MEAN[architecture.channels],
-        "std": STD[architecture.channels],
+        "mean": MEAN[model.architecture.channels],
+        "std": STD[model.architecture.channels],
+        "temperature": model.temperature,
     }
 
 
-def load_model(path: Path) -> nn.Module:
-    """Build the network that `path` describes, with its weights, in evaluation mode. Raises InputError."""
+def load_model(path: Path) -> Model:
+    """Build the model that `path` describes, its network in evaluation mode. Raises InputError."""
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["nuclei"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         kind = {"SmallCNN": SmallCNN, "ResNet18": ResNet18}[description["kind"]]
-        architecture = kind(**description["architecture"])
-        if description != json.loads(json.dumps(_describe(architecture))):
+        fields = description["architecture"].items()
+        architecture = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields})
+        model = Model(build(architecture, seed=0).eval(), architecture, description["temperature"])
+        if description != json.loads(json.dumps(_describe(model))):
             raise ValueError("other classes or another normalisation")
-        network = build(architecture, seed=0)
-        network.load_state_dict(tensors)
+        if not 0 < model.temperature < math.inf:
+            raise ValueError("the temperature is not a positive number")
+        model.network.load_state_dict(tensors)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not a model of this project ({' '.join(str(error).split())[:200]})") from None
-    return network.eval()
+    return model

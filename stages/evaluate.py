@@ -26,7 +26,7 @@ def main() -> None:
     device = choose_device(params.device, params.threads)
     predicted, curves = {}, {}
     for name in ("cnn", "resnet"):
-        network = load_model(Path(f"data/models/{name}.safetensors")).to(device)
+        network = load_model(Path(f"data/models/{name}.safetensors")).network.to(device)
         logits = predict_logits(network, crops, device, params.train.precision, params.predict.tta)
         probabilities = softmax(logits)
         predicted[name] = probabilities.argmax(axis=1)

@@ -30,7 +30,7 @@ def main() -> None:
 
     maps, captions = {}, {}
     for name, table in predictions.items():
-        network = load_model(Path(f"data/models/{name}.safetensors"))
+        network = load_model(Path(f"data/models/{name}.safetensors")).network
         targets = table["Predicted"].to_numpy()[chosen]
         maps[name] = occlusion(
             network, crops, targets, params.explain.window, params.explain.stride, device, params.train.precision

@@ -20,7 +20,7 @@ def main() -> None:
     crops = open_crops(Path("data/crops"), "test")
     device = choose_device(params.device, params.threads)
     for name in ("cnn", "resnet"):
-        network = load_model(Path(f"data/models/{name}_final.safetensors")).to(device)
+        network = load_model(Path(f"data/models/{name}_final.safetensors")).network.to(device)
         labels = predict_logits(network, crops, device, params.train.precision, params.predict.tta).argmax(axis=1)
         write_csv(Path(f"reports/submission_{name}.csv"), index[["Filename"]].assign(Label=labels))
         counts = np.bincount(labels, minlength=len(CLASSES))

@@ -14,7 +14,7 @@ from nuclei.errors import run
 from nuclei.files import read_csv, write_csv
 from nuclei.fit import Recipe, fit, keep_best
 from nuclei.folds import roles
-from nuclei.models import ResNet18, SmallCNN, build, load_pretrained, save_model
+from nuclei.models import Model, ResNet18, SmallCNN, build, load_pretrained, save_model
 from nuclei.params import load_params
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     fitting, validation = select(crops, split, folds.training), select(crops, split, folds.validation)
     curves, best = keep_best(fit(network, fitting, validation, recipe, device, model), own.patience)
     network.load_state_dict(best.weights)
-    save_model(Path(f"data/models/{model}.safetensors"), network, shape)
+    save_model(Path(f"data/models/{model}.safetensors"), Model(network, shape))
     write_csv(Path(f"reports/curves_{model}.csv"), pd.DataFrame(curves))
     print(f"{model}: epoch {best.number} is the best, validation accuracy {best.scores['validation_accuracy']:.4f}")
 
@@ -60,7 +60,7 @@ def main() -> None:
         final = replace(recipe, epochs=own.final_epochs)
         *_, last = fit(network, everything, None, final, device, f"{model} on all crops")
         network.load_state_dict(last.weights)
-    save_model(Path(f"data/models/{model}_final.safetensors"), network, shape)
+    save_model(Path(f"data/models/{model}_final.safetensors"), Model(network, shape))
 
 
 if __name__ == "__main__":

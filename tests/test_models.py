@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from nuclei.classes import CLASSES
 from nuclei.crops import MEAN, STD
 from nuclei.errors import InputError
-from nuclei.models import ResNet18, SmallCNN, build, load_model, load_pretrained, save_model
+from nuclei.models import Model, ResNet18, SmallCNN, build, load_model, load_pretrained, save_model
 from nuclei.params import load_params
 
 TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
@@ -60,11 +60,12 @@ def test_a_saved_model_comes_back_with_the_same_logits(shape, tmp_path):
     with torch.inference_mode():
         logits = network.eval()(inputs(shape.channels))
     assert logits.shape == (2, len(CLASSES)) and logits.dtype == torch.float32
-    save_model(tmp_path / "model.safetensors", network, shape)
+    save_model(tmp_path / "model.safetensors", Model(network, shape, temperature=1.5))
     loaded = load_model(tmp_path / "model.safetensors")
-    assert not loaded.training
+    assert (loaded.architecture, loaded.temperature) == (shape, 1.5)
+    assert not loaded.network.training
     with torch.inference_mode():
-        assert torch.equal(loaded(inputs(shape.channels)), logits)
+        assert torch.equal(loaded.network(inputs(shape.channels)), logits)
 
 
 def test_the_cnn_stays_small_at_the_largest_widths():
@@ -96,8 +97,8 @@ def test_the_seed_alone_chooses_the_first_weights(shape):
 
 def test_a_model_file_is_the_same_bytes_every_time(tmp_path):
     network = build(TINY, seed=0)
-    save_model(tmp_path / "one.safetensors", network, TINY)
-    save_model(tmp_path / "two.safetensors", load_model(tmp_path / "one.safetensors"), TINY)
+    save_model(tmp_path / "one.safetensors", Model(network, TINY))
+    save_model(tmp_path / "two.safetensors", load_model(tmp_path / "one.safetensors"))
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "two.safetensors"]
 
@@ -105,7 +106,7 @@ def test_a_model_file_is_the_same_bytes_every_time(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_model_file_says_all_that_is_needed_to_predict(channels, tmp_path):
     shape = ResNet18(channels, "pretrained")
-    save_model(tmp_path / "model.safetensors", build(shape, seed=0), shape)
+    save_model(tmp_path / "model.safetensors", Model(build(shape, seed=0), shape))
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         description = json.loads(file.metadata()["nuclei"])
     assert description == {
@@ -114,12 +115,13 @@ def test_a_model_file_says_all_that_is_needed_to_predict(channels, tmp_path):
         "classes": list(CLASSES),
         "mean": list(MEAN[channels]),
         "std": list(STD[channels]),
+        "temperature": 1.0,
     }
 
 
 def rewritten(path, **changes):
     """Change what the metadata of a saved TINY say."""
-    save_model(path, build(TINY, seed=0), TINY)
+    save_model(path, Model(build(TINY, seed=0), TINY))
     with safe_open(path, framework="pt") as file:
         description = json.loads(file.metadata()["nuclei"]) | changes
     save_file(load_file(path), path, metadata={"nuclei": json.dumps(description)})
@@ -143,6 +145,9 @@ ARCHITECTURE = {"channels": 3, "filters": [4, 4, 8, 8], "widths": [8, 8], "dropo
         {"classes": ["benign", "malignant", "muscle", "immune leukocyte"]},
         {"mean": [0.5, 0.5, 0.5]},
         {"std": [1, 1, 1]},
+        {"temperature": 0},
+        {"temperature": float("inf")},
+        {"temperature": "1"},
     ],
     ids=str,
 )
@@ -156,7 +161,7 @@ def test_metadata_that_do_not_fit_are_refused(changes, tmp_path):
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):
-    save_model(tmp_path / "model.safetensors", build(TINY, seed=0), TINY)
+    save_model(tmp_path / "model.safetensors", Model(build(TINY, seed=0), TINY))
     whole = (tmp_path / "model.safetensors").read_bytes()
     files = {"empty": b"", "text": b"hello", "short": whole[: len(whole) // 2], "header": b"\xff" * 8 + whole[8:]}
     for name, content in files.items():
