@@ -4,12 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclei.overlap import Pairs, layout, turned
-
-# Told apart by colour-blind people too: Okabe and Ito 2008, "Color Universal Design", without black and yellow.
-COLOURS = np.array(
-    [[213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]], np.uint8
-)
+from nuclei.overlap import Pairs, groups, layout, turned
 
 
 @dataclass(frozen=True)
@@ -26,14 +21,14 @@ def mosaic(
     crops: np.ndarray,
     pairs: Pairs,
     members: np.ndarray,
-    folds: np.ndarray | None = None,
+    colours: np.ndarray | None = None,
     longest: int = 2000,
 ) -> Mosaic:
-    """Paint one group of crops in one frame; with `folds`, each crop is outlined and marked in its fold's colour.
+    """Paint one group of crops in one frame; with `colours`, each nucleus is marked in its crop's colour.
 
     crops: uint8 (N, H, W, C), C: 1 or 3; pairs: of these crops, or of more
     members: indices (M,) of crops that pairs connect with each other, M >= 1
-    folds: int (M,), of each member; the colour is `COLOURS[fold % 6]`
+    colours: uint8 (M, 3), RGB of each member (of its fold, say)
     longest: pixels; a larger mosaic is drawn with every 2nd, 3rd, ... pixel only (y and x count those)
 
     Raises ValueError where the members are not connected: they have no common frame.
@@ -60,17 +55,27 @@ def mosaic(
         top, left = -(-y[i] // step), -(-x[i] // step)
         canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
     y, x, height, width = -(-y // step), -(-x // step), height // step, width // step
-    if folds is not None:
-        _mark(canvas, y, x, height, width, COLOURS[np.asarray(folds) % len(COLOURS)])
+    if colours is not None:
+        _mark(canvas, y, x, height, width, colours)
     return Mosaic(canvas, y, x, placed.turn)
 
 
+def largest_mosaics(
+    crops: np.ndarray, pairs: Pairs, colours: np.ndarray, count: int = 3, longest: int = 400
+) -> list[np.ndarray]:
+    """Paint the `count` largest groups of more than one crop: uint8 (H, W, 3) each, the largest first.
+
+    crops: uint8 (N, H, W, C); colours: uint8 (N, 3), of each crop; longest: as for `mosaic`
+    """
+    group = groups(pairs, len(crops))
+    sizes = np.bincount(group)
+    largest = [number for number in np.argsort(-sizes, kind="stable")[:count] if sizes[number] > 1]
+    members = [np.flatnonzero(group == number) for number in largest]
+    return [mosaic(crops, pairs, rows, colours[rows], longest).canvas for rows in members]
+
+
 def _mark(canvas, y, x, height, width, colours) -> None:
-    """Draw a thin outline of each crop, and a square at its centre, where its nucleus is."""
-    for top, left, tall, wide, colour in zip(y, x, height, width, colours, strict=True):
-        crop = canvas[top : top + tall, left : left + wide]
-        for edge in (crop[:1], crop[-1:], crop[:, :1], crop[:, -1:]):
-            edge[...] = edge // 2 + colour // 2  # half transparent: many of them cross the tissue
+    """Draw a square with a white edge at the centre of each crop, where its nucleus is."""
     for top, left, tall, wide, colour in zip(y, x, height, width, colours, strict=True):
         half = max(1, min(tall, wide) // 20)
         centre = top + tall // 2, left + wide // 2

@@ -9,12 +9,14 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from nuclei.errors import InputError
+from nuclei.files import replacing
 
 FLAT = 4.0  # grey levels: windows with a lower standard deviation are background, which repeats
 REACH = 16  # a window is compared with this many others of the same hash; more of them would be a quadratic number
@@ -100,12 +102,29 @@ def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, thre
     return _merged(found, _verified(crops, rest, window, border))
 
 
+def save_pairs(path: Path, pairs: Pairs) -> None:
+    """Write the columns of `pairs` as an .npz."""
+    with replacing(path) as temporary:
+        np.savez(temporary, **{field.name: getattr(pairs, field.name) for field in fields(pairs)})
+
+
+def load_pairs(path: Path) -> Pairs:
+    """Read what `save_pairs` wrote."""
+    with np.load(path) as columns:
+        return Pairs(**columns)
+
+
 def groups(pairs: Pairs, n: int) -> np.ndarray:
     """Number the groups of crops that pairs connect: int64 (n,), by first appearance; single crops are groups too."""
-    graph = coo_array((np.ones(len(pairs), bool), (pairs.first, pairs.second)), shape=(n, n))
+    return joined(pairs.first, pairs.second, n)
+
+
+def joined(first: np.ndarray, second: np.ndarray, n: int) -> np.ndarray:
+    """Number the groups of 0..n-1 that the edges `first`-`second`, int (P,), connect: as `groups` does."""
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
     labels = connected_components(graph, directed=False)[1]
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse]
+    _, appearance, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(appearance))[inverse]
 
 
 def layout(pairs: Pairs, n: int, shape: tuple[int, int]) -> Layout:

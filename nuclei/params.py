@@ -42,8 +42,17 @@ class Sample(Section):
     patients: Annotated[int, Field(ge=1, le=1000)]  # each with a stain of its own
 
 
+class Overlap(Section):
+    """How crops that share pixels are found."""
+
+    window: Annotated[int, Field(ge=4, le=256)]  # pixels: overlaps of twice this a side are never missed
+    border: Annotated[int, Field(ge=0, le=40)]  # pixels along the edges that may differ: crops enlarged one by one
+    near_duplicates: bool  # also list crops that look alike without sharing pixels
+
+
 class Split(Section):
     seed: Seed
+    by: Literal["overlap", "group", "random"]  # what is kept together: shared pixels and Group, Group alone, nothing
     folds: Annotated[int, Field(ge=3, le=100)]  # fold 0 is held out, fold 1 validates, the others train
 
 
@@ -140,6 +149,7 @@ class Params(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     data: Data
     sample: Sample
+    overlap: Overlap
     split: Split
     cnn: Cnn
     resnet: Resnet

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -15,6 +16,11 @@ from nuclei.files import replacing
 DPI = 144
 TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
 COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
+
+# Okabe & Ito's without black and yellow, RGB; fold k has the colour k modulo 6.
+FOLD_COLOURS = np.array(
+    [[213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]], np.uint8
+)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -42,6 +48,30 @@ def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], clas
                 ax=ax,
             )
             ax.set_title(f"{TITLES[model]}: {text}")
+    return figure
+
+
+def fold_colours(folds: np.ndarray) -> np.ndarray:
+    """Return the colour of each crop's fold, uint8 (N, 3), RGB. folds: int (N,)."""
+    return FOLD_COLOURS[folds % len(FOLD_COLOURS)]
+
+
+def plot_mosaics(rows: Mapping[str, Sequence[np.ndarray]], folds: Mapping[int, str]) -> Figure:
+    """Draw mosaics, uint8 (H, W, 3), a row of them for each title in `rows`; `folds` names the folds."""
+    columns = max(max(map(len, rows.values())), 1)
+    figure = Figure(figsize=(3.2 * columns, 3.4 * len(rows) + 0.7), layout="constrained")
+    for part, (title, canvases) in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
+        part.suptitle(title if canvases else f"{title}: no crop overlaps another one")
+        axes = part.subplots(1, columns, squeeze=False)[0]
+        for ax in axes:
+            ax.set_axis_off()
+        for ax, canvas in zip(axes, canvases, strict=False):
+            ax.imshow(canvas, interpolation="none")
+    marks = [
+        Line2D([], [], color=colour / 255, marker="s", linestyle="", label=name)
+        for colour, name in zip(fold_colours(np.array(list(folds))), folds.values(), strict=True)
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 3), frameon=False)
     return figure
 
 

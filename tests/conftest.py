@@ -12,12 +12,29 @@ ROOT = Path(__file__).parents[1]
 
 TINY = {  # the whole pipeline in a minute
     "sample": {"train": 60, "test": 12, "patients": 3},
+    "split": {"folds": 3},
     "cnn": {"filters": [8, 8, 16, 16]},
     "tune": {"trials": 2, "epochs": [1]},
     "train_cnn": {"epochs": 2, "final_epochs": 1},
     "train_resnet": {"epochs": 1, "final_epochs": 1},
     "explain": {"crops": 2, "window": 50, "stride": 25},
 }
+
+
+def change_params(path: Path, changes: dict) -> None:
+    """Change a params.yaml: {"train_cnn.seed": 1} or nested sections."""
+    params = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = params
+        for section in sections:
+            place = place[section]
+        if isinstance(value, dict):
+            place[last] |= value
+        else:
+            place[last] = value
+    text = yaml.safe_dump(params, sort_keys=False)
+    path.write_text(text.replace(": null\n", ":\n"))
 
 
 class Clone:
@@ -38,20 +55,7 @@ class Clone:
         return done
 
     def set(self, changes: dict) -> None:
-        """Change params.yaml: {"train_cnn.seed": 1} or nested sections."""
-        path = self.path / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        for key, value in changes.items():
-            *sections, last = key.split(".")
-            place = params
-            for section in sections:
-                place = place[section]
-            if isinstance(value, dict):
-                place[last] |= value
-            else:
-                place[last] = value
-        text = yaml.safe_dump(params, sort_keys=False)
-        path.write_text(text.replace(": null\n", ":\n"))
+        change_params(self.path / "params.yaml", changes)
 
     def commit(self) -> None:
         self.run("git", "add", "--all")

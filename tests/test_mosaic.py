@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nuclei.mosaic import COLOURS, mosaic
+from nuclei.mosaic import largest_mosaics, mosaic
 from nuclei.overlap import overlapping_pairs, turned
 
 
@@ -33,12 +33,24 @@ def test_members_are_taken_by_index_and_in_any_order():
     assert np.array_equal(np.column_stack([found.y, found.x]), corners[[2, 0, 3, 1]])
 
 
-def test_each_crop_is_marked_in_the_colour_of_its_fold():
+def test_each_nucleus_is_marked_in_the_colour_of_its_crop():
     _, crops, corners = strip(np.random.default_rng(3))
-    folds = np.array([0, 1, 2, 8])
-    found = mosaic(crops, overlapping_pairs(crops), np.arange(4), folds)
-    for (y, x), fold in zip(corners, folds, strict=True):
-        assert np.array_equal(found.canvas[y + 32, x + 32], COLOURS[fold % len(COLOURS)])
+    colours = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [1, 2, 3]], np.uint8)
+    found = mosaic(crops, overlapping_pairs(crops), np.arange(4), colours)
+    for (y, x), colour in zip(corners, colours, strict=True):
+        assert np.array_equal(found.canvas[y + 32, x + 32], colour)
+
+
+def test_the_largest_groups_come_first_and_single_crops_not_at_all():
+    _, crops, _ = strip(np.random.default_rng(7))
+    tile = np.random.default_rng(8).integers(0, 256, (64, 100, 3)).astype(np.uint8)
+    single = np.random.default_rng(9).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    everything = np.concatenate([single, tile[None, :, :64], crops, tile[None, :, 36:]])
+    colours = np.full((7, 3), 7, np.uint8)
+    large, small = largest_mosaics(everything, overlapping_pairs(everything), colours)
+    assert large.shape == (80, 152, 3) and small.shape == (64, 100, 3)
+    assert len(largest_mosaics(everything, overlapping_pairs(everything), colours, count=1)) == 1
+    assert largest_mosaics(single, overlapping_pairs(single), colours[:1]) == []
 
 
 def test_a_large_mosaic_is_drawn_smaller():

@@ -76,6 +76,8 @@ def test_a_forced_rerun_writes_the_same_bytes(finished):
         ({"epochs": 1}, {"train_cnn", "train_resnet"} | AFTER_TRAINING),
         ({"tune.trials": 3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
         ({"train.stain": 0.3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"overlap.window": 16}, {"overlap", "split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"split.by": "random"}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
         ({"split.seed": 7}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
         ({"sample.seed": 7}, set(STAGES) - {"weights"}),
         ({"data.channels": 1}, set(STAGES) - {"weights", "sample"}),
@@ -158,7 +160,7 @@ def test_only_held_out_crops_are_scored(finished):
 
 def test_every_picture_opens(finished):
     pictures = list((finished.path / "reports").rglob("*.png"))
-    assert len(pictures) >= 7  # confusion, curves, trials, a gallery a class
+    assert len(pictures) >= 8  # mosaics, confusion, curves, trials, a gallery a class
     for path in pictures:
         with Image.open(path) as image:
             image.load()
@@ -276,7 +278,7 @@ ORDER = [
     ("files",),
     ("params", "device", "metrics"),
     ("archive", "sample", "overlap", "folds", "crops"),
-    ("mosaic", "models", "predict"),
+    ("mosaic", "leakage", "models", "predict"),
     ("pretrained", "fit", "attribution", "plots"),
     ("search",),
 ]
@@ -295,6 +297,6 @@ def test_imports_run_downward():
 
 def test_heavy_libraries_stay_out_of_light_stages():
     """Importing torch costs seconds: the stages that only move data must not."""
-    for name in ("sample", "unzip", "split"):
+    for name in ("sample", "unzip", "overlap", "split"):
         for path in [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]:
             assert "import torch" not in path.read_text(), path

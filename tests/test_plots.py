@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from nuclei.classes import CLASSES
-from nuclei.plots import DPI, plot_confusion, plot_curves, plot_heat_maps, plot_search, save_figure
+from nuclei.plots import DPI, plot_confusion, plot_curves, plot_heat_maps, plot_mosaics, plot_search, save_figure
 
 LABELS = np.array([0, 0, 1, 2, 3, 3])
 PREDICTED = {"cnn": np.array([0, 1, 1, 2, 3, 0]), "resnet": LABELS}
@@ -27,7 +27,9 @@ TRIALS = {
 CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint8)
 MAPS = {"cnn": np.linspace(-1, 3, 200).reshape(2, 10, 10), "resnet": np.zeros((2, 10, 10))}
 CAPTIONS = {"cnn": ["muscle 0.9", "muscle 0.8"], "resnet": ["immune 0.7", "immune 0.6"]}
+MOSAICS = {"random": [CROPS[0], CROPS[1]], "by overlap": []}
 FIGURES = {
+    "mosaics": lambda: plot_mosaics(MOSAICS, {0: "held out", 1: "validation"}),
     "confusion": lambda: plot_confusion(LABELS, PREDICTED, CLASSES),
     "curves": lambda: plot_curves(CURVES),
     "search": lambda: plot_search(TRIALS),
@@ -47,6 +49,12 @@ def test_a_figure_is_the_same_png_every_time(name, tmp_path):
         assert image.size == tuple((FIGURES[name]().get_size_inches() * DPI).astype(int))
         assert len(np.unique(np.asarray(image.convert("L")))) > 10  # something is drawn
         assert "Software" not in image.info  # the same bytes with the next matplotlib
+
+
+def test_mosaics_without_a_group_say_so_and_name_every_fold():
+    figure = FIGURES["mosaics"]()
+    assert [part.get_suptitle() for part in figure.subfigs] == ["random", "by overlap: no crop overlaps another one"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["held out", "validation"]
 
 
 def test_the_confusion_figure_counts_and_normalises_by_the_true_class():
