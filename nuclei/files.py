@@ -40,9 +40,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` with keys in their order, two spaces of indent, NaN refused (ValueError)."""
+    """Write `value` with keys in their order, floats with six significant digits, NaN refused (ValueError)."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(_short(value), indent=2, allow_nan=False) + "\n")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _short(some) for key, some in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(some) for some in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -17,9 +17,11 @@ class Roles(NamedTuple):
     holdout: list[int]
 
 
-def roles(folds: int) -> Roles:
-    """Give fold 0 to measuring, fold 1 to picking, the others to fitting."""
-    return Roles(training=list(range(2, folds)), validation=[1], holdout=[0])
+def roles(folds: int, holdout: int = 0) -> Roles:
+    """Give fold `holdout` to measuring, the one after it (0 after the last) to picking, the others to fitting."""
+    validation = (holdout + 1) % folds
+    training = [fold for fold in range(folds) if fold not in (holdout, validation)]
+    return Roles(training, [validation], [holdout])
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -39,11 +41,18 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
     fold = np.empty(len(labels), dtype=np.int64)
     for number, (_, rows) in enumerate(splitter.split(labels, labels, groups)):
         fold[rows] = number
-    everything = set(np.unique(labels))
     for role, members in roles(folds)._asdict().items():
-        missing = everything - set(labels[np.isin(fold, members)])
-        if missing:
-            raise InputError(
-                f"train.csv: no crop of label {min(missing)} fell to the {role} folds: change split.seed or split.folds"
-            )
+        _check_classes(labels, fold, members, f"the {role} folds")
     return fold
+
+
+def check_training(labels: np.ndarray, fold: np.ndarray, folds: int) -> None:
+    """Raise InputError unless the training folds have every class whichever fold is held out. labels, fold: int (N,)"""
+    for holdout in range(folds):
+        _check_classes(labels, fold, roles(folds, holdout).training, f"the training folds with fold {holdout} held out")
+
+
+def _check_classes(labels: np.ndarray, fold: np.ndarray, members: list[int], name: str) -> None:
+    missing = set(np.unique(labels)) - set(labels[np.isin(fold, members)])
+    if missing:
+        raise InputError(f"train.csv: no crop of label {min(missing)} fell to {name}: change split.seed or split.folds")

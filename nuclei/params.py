@@ -120,8 +120,35 @@ class TrainResnet(TrainModel):
     weights: Annotated[str, Field(min_length=1)]  # imagenet, none, or a file
 
 
+class Crossval(Section):
+    """Training and measuring on every fold in turn."""
+
+    models: list[ModelName]  # none: off
+
+    @field_validator("models")
+    @classmethod
+    def _once_each(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each model once")
+        return value
+
+
 class Evaluate(Section):
+    seed: Seed  # of the resamples
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)]  # of the held-out groups, for the 95 % intervals
     bins: Annotated[int, Field(ge=2, le=100)]  # of the calibration error
+    coverage: Annotated[float, Field(gt=0, lt=1)]  # share of the crops whose conformal set holds the true class
+
+
+class Robustness(Section):
+    factors: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=100)]  # of a stain
+
+
+class Review(Section):
+    """Which labels are put up for a second look."""
+
+    confidence: Share  # that each model must reach in another class than the label
+    crops: Annotated[int, Field(ge=1, le=1000)]  # in the picture; the table has all
 
 
 class Explain(Section):
@@ -138,6 +165,7 @@ class Explain(Section):
 
 class Predict(Section):
     tta: bool  # average over the eight flips and turns
+    average: Literal["final", "folds"]  # what `submit` uses: one model trained on all crops, or those of `crossval`
 
 
 class Params(Section):
@@ -157,7 +185,10 @@ class Params(Section):
     tune: Tune
     train_cnn: TrainModel
     train_resnet: TrainResnet
+    crossval: Crossval
     evaluate: Evaluate
+    robustness: Robustness
+    review: Review
     explain: Explain
     predict: Predict
 

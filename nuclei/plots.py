@@ -98,6 +98,69 @@ def _lowest(table: pd.DataFrame) -> tuple[float, float]:
     return row["epoch"], row["validation_loss"]
 
 
+def plot_reliability(curves: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
+    """Draw accuracy against confidence, a panel a model; the two tables: before and after temperature scaling.
+
+    The tables are those of `reliability_curve`; the larger a mark, the more crops in its bin.
+    """
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    for ax, (model, tables) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
+        for table, line, when in zip(tables, (":", "-"), ("before scaling", "after scaling"), strict=True):
+            ax.plot(table["confidence"], table["accuracy"], color=COLOURS[model], linestyle=line, label=when)
+            size = 200 * table["crops"] / table["crops"].sum()
+            ax.scatter(table["confidence"], table["accuracy"], s=5 + size, color=COLOURS[model], alpha=0.5)
+        ax.set(xlabel="confidence", ylabel="accuracy", title=TITLES[model], xlim=(0, 1.02), ylim=(0, 1.02))
+        ax.legend(frameon=False, loc="upper left")
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_abstention(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the accuracy of the surest crops against their share; a table of `abstention_curve` a model."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    ax = figure.subplots()
+    for model, table in curves.items():
+        ax.plot(table["coverage"], table["accuracy"], color=COLOURS[model], label=TITLES[model])
+    ax.set(xlabel="coverage: share of the crops answered, the surest first", ylabel="accuracy of those", xlim=(0, 1))
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_robustness(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw accuracy (solid) and balanced accuracy (dotted) against a stain's strength, a panel a stain.
+
+    tables: of `stain_shift`, one a model
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for ax, stain in zip(figure.subplots(1, 2, sharey=True), ("haematoxylin", "eosin"), strict=True):
+        for model, table in tables.items():
+            for metric, line in (("accuracy", "-"), ("balanced_accuracy", ":")):
+                label = f"{TITLES[model]}, {metric.replace('_', ' ')}"
+                values = table[f"{stain}_{metric}"]
+                ax.plot(table["factor"], values, color=COLOURS[model], linestyle=line, marker=".", label=label)
+        ax.set(xlabel=f"{stain}, times as strong", xscale="log", ylim=(0, 1.02))
+        ax.set_xticks(table["factor"], [f"{factor:g}" for factor in table["factor"]])
+        ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
+        ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def plot_gallery(crops: np.ndarray, captions: Sequence[str], title: str, columns: int = 6) -> Figure:
+    """Draw crops, uint8 (N, H, W, C), with a caption under each; the title stands alone where there are none."""
+    rows = -(-len(crops) // columns)
+    figure = Figure(figsize=(1.7 * columns, 0.6 + 2.4 * rows), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    for place, ax in enumerate(figure.subplots(rows, columns, squeeze=False).flat if rows else ()):
+        ax.set_axis_off()
+        if place < len(crops):
+            ax.imshow(crops[place].squeeze(), cmap="gray", vmin=0, vmax=255)
+            ax.text(0.5, -0.05, captions[place], transform=ax.transAxes, ha="center", va="top", fontsize=8)
+    return figure
+
+
 def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw validation loss against the learning rate, a panel a model, a mark a trial, larger in later rungs."""
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -1,11 +1,14 @@
 """What a network says of crops."""
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from nuclei.crops import normalise, turn
 from nuclei.device import autocast
+from nuclei.metrics import softmax
+from nuclei.models import Model
 
 BATCH_SIZE = 128  # the fastest on two cores, and small enough for any GPU
 
@@ -28,3 +31,16 @@ def predict_logits(
         with autocast(device, precision):
             parts.append(sum(network(normalise(view)).float() for view in views) / len(views))
     return torch.cat(parts).cpu().numpy()
+
+
+def predict_probabilities(
+    model: Model, crops: np.ndarray, device: torch.device, precision: str, tta: bool = False
+) -> np.ndarray:
+    """Return the calibrated probability of each class, float64 (N, K); the rest as in `predict_logits`."""
+    return softmax(predict_logits(model.network.to(device), crops, device, precision, tta) / model.temperature)
+
+
+def tabulate(index: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
+    """Return Filename and Label of `index` with Predicted and Probability_0 to Probability_K-1 of each crop."""
+    columns = {f"Probability_{label}": chances for label, chances in enumerate(probabilities.T)}
+    return index[["Filename", "Label"]].assign(Predicted=probabilities.argmax(axis=1), **columns)

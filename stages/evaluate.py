@@ -1,45 +1,71 @@
-"""Score both networks on the held-out fold."""
+"""Score both networks on the held-out fold: how good, how certain, how sure of themselves, and which is better."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from nuclei.calibration import abstention_curve, conformal_threshold, reliability_curve, score_sets
 from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.folds import roles
-from nuclei.metrics import score, score_classes, softmax
+from nuclei.metrics import calibration_error, compare, draw_resamples, score, score_classes, score_intervals, softmax
 from nuclei.models import load_model
 from nuclei.params import load_params
-from nuclei.plots import plot_confusion, plot_curves, save_figure
-from nuclei.predict import predict_logits
+from nuclei.plots import TITLES, plot_abstention, plot_confusion, plot_curves, plot_reliability, save_figure
+from nuclei.predict import predict_logits, predict_probabilities, tabulate
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    split = read_csv(Path("data/split.csv"))
-    rows = np.flatnonzero(split["Fold"].isin(roles(params.split.folds).holdout))
-    crops, holdout = open_crops(Path("data/crops"), "train")[rows], split.iloc[rows]
-    labels = holdout["Label"].to_numpy()
+    split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
+    folds, bins = roles(params.split.folds), params.evaluate.bins
+    rows, others = (np.flatnonzero(split["Fold"].isin(some)) for some in (folds.holdout, folds.validation))
+    holdout, validation = split.iloc[rows], split.iloc[others]
+    labels, groups = holdout["Label"].to_numpy(), holdout["Group"].to_numpy()
+    resamples = draw_resamples(groups, params.evaluate.resamples, params.evaluate.seed)
     device = choose_device(params.device, params.threads)
-    predicted, curves = {}, {}
+    how = device, params.train.precision, params.predict.tta
+    predicted, curves, reliability, abstention = {}, {}, {}, {}
     for name in ("cnn", "resnet"):
-        network = load_model(Path(f"data/models/{name}.safetensors")).network.to(device)
-        logits = predict_logits(network, crops, device, params.train.precision, params.predict.tta)
-        probabilities = softmax(logits)
-        predicted[name] = probabilities.argmax(axis=1)
-        curves[name] = read_csv(Path(f"reports/curves_{name}.csv"))
-        columns = {f"Probability_{label}": probabilities[:, label] for label in range(len(CLASSES))}
-        table = holdout[["Filename", "Label"]].assign(Predicted=predicted[name], **columns)
-        scores = score(labels, probabilities, params.evaluate.bins)
+        model = load_model(Path(f"data/models/{name}.safetensors"))
+        logits = predict_logits(model.network.to(device), crops[rows], *how)
+        probabilities, unscaled = softmax(logits / model.temperature), softmax(logits)
+        of_validation = predict_probabilities(model, crops[others], *how)
+        sets = probabilities >= conformal_threshold(
+            validation["Label"].to_numpy(), of_validation, params.evaluate.coverage
+        )
+        scores = score(labels, probabilities, bins)
         print(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()))
+        scores |= {
+            "ece_unscaled": calibration_error(labels, unscaled, bins),
+            "temperature": model.temperature,
+            "set_coverage": float(sets[np.arange(len(labels)), labels].mean()),
+            "set_size": float(sets.sum(axis=1).mean()),
+        }
+        scores |= score_intervals(labels, probabilities, groups, resamples, bins)
+        table = tabulate(holdout, probabilities).assign(Set=[" ".join(map(str, np.flatnonzero(row))) for row in sets])
+        predicted[name] = table["Predicted"].to_numpy()
+        curves[name] = read_csv(Path(f"reports/curves_{name}.csv"))
+        reliability[name] = [reliability_curve(labels, some, bins) for some in (unscaled, probabilities)]
+        abstention[name] = abstention_curve(labels, probabilities)
+        by_class = pd.merge(score_classes(labels, probabilities, CLASSES), score_sets(labels, sets, CLASSES))
         write_json(Path(f"reports/metrics_{name}.json"), scores)
-        write_csv(Path(f"reports/classes_{name}.csv"), score_classes(labels, probabilities, CLASSES))
+        write_csv(Path(f"reports/classes_{name}.csv"), by_class)
         write_csv(Path(f"reports/predictions_{name}.csv"), table)
+        write_csv(Path(f"reports/reliability_{name}.csv"), reliability[name][1])
+        write_csv(Path(f"reports/abstention_{name}.csv"), abstention[name])
+
+    comparison = compare(labels, {TITLES[name]: guess for name, guess in predicted.items()}, groups, resamples)
+    write_json(Path("reports/comparison.json"), comparison)
+    print(f"Is it luck? {comparison['is_it_luck']}")
     save_figure(plot_confusion(labels, predicted, CLASSES), Path("reports/confusion.png"))
     save_figure(plot_curves(curves), Path("reports/curves.png"))
+    save_figure(plot_reliability(reliability), Path("reports/reliability.png"))
+    save_figure(plot_abstention(abstention), Path("reports/abstention.png"))
 
 
 if __name__ == "__main__":

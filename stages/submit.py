@@ -7,21 +7,28 @@ import numpy as np
 from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
-from nuclei.errors import run
+from nuclei.errors import InputError, run
 from nuclei.files import read_csv, write_csv
 from nuclei.models import load_model
 from nuclei.params import load_params
-from nuclei.predict import predict_logits
+from nuclei.predict import predict_probabilities
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
     index = read_csv(Path("data/crops/test.csv"))
     crops = open_crops(Path("data/crops"), "test")
-    device = choose_device(params.device, params.threads)
+    how = choose_device(params.device, params.threads), params.train.precision, params.predict.tta
     for name in ("cnn", "resnet"):
-        network = load_model(Path(f"data/models/{name}_final.safetensors")).network.to(device)
-        labels = predict_logits(network, crops, device, params.train.precision, params.predict.tta).argmax(axis=1)
+        paths = [Path(f"data/models/{name}_final.safetensors")]
+        if params.predict.average == "folds":
+            paths = sorted(Path("data/models/folds").glob(f"{name}_*.safetensors"))
+        if not paths:
+            raise InputError(
+                f"predict.average: folds, but data/models/folds has no {name}: use -S 'crossval.models=[cnn,resnet]'"
+            )
+        probabilities = [predict_probabilities(load_model(path), crops, *how) for path in paths]
+        labels = np.mean(probabilities, axis=0).argmax(axis=1)
         write_csv(Path(f"reports/submission_{name}.csv"), index[["Filename"]].assign(Label=labels))
         counts = np.bincount(labels, minlength=len(CLASSES))
         print(f"{name}: " + ", ".join(f"{count} {title}" for count, title in zip(counts, CLASSES, strict=True)))

@@ -245,13 +245,13 @@ def test_all_code_that_a_stage_imports_is_among_its_deps(name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_all_parameters_that_a_stage_reads_are_declared(name):
-    """A stage reads parameters as attributes of `params`; `own = params.x` counts as all of x."""
-    path = script(STAGES[name])
+    """Its script, and what that imports, read parameters as attributes of `params`; `own = params.x`: all of x."""
+    paths = [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]
     model = {"train_cnn": "cnn", "train_resnet": "resnet"}.get(name)
     read = set()
-    tree = ast.parse(path.read_text())
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(tree):
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
         if isinstance(node, ast.Attribute) and id(node) not in inner:
             chain = ast.unparse(node)
             if chain.startswith("params."):
@@ -277,10 +277,11 @@ ORDER = [
     ("errors", "classes"),
     ("files",),
     ("params", "device", "metrics"),
-    ("archive", "sample", "overlap", "folds", "crops"),
-    ("mosaic", "leakage", "models", "predict"),
-    ("pretrained", "fit", "attribution", "plots"),
-    ("search",),
+    ("archive", "sample", "overlap", "folds", "crops", "calibration", "review"),
+    ("mosaic", "leakage", "models"),
+    ("predict",),
+    ("pretrained", "fit", "attribution", "robustness", "plots"),
+    ("search", "train"),
 ]
 
 

@@ -1,0 +1,67 @@
+"""One training from start to calibrated model, as `train` and `train_folds` share it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nuclei.calibration import fit_temperature
+from nuclei.crops import Labelled
+from nuclei.fit import Epoch, Recipe, fit, keep_best
+from nuclei.models import Architecture, Model, ResNet18, SmallCNN, build, load_pretrained
+from nuclei.params import ModelName, Params
+from nuclei.predict import predict_logits
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a network looks like, the weights it starts from (none: random ones), and how it is trained."""
+
+    architecture: Architecture
+    weights: dict[str, Tensor]
+    recipe: Recipe
+    patience: int
+    final_epochs: int
+
+
+def plan(name: ModelName, params: Params, tuned: dict[str, Any], pretrained: dict[str, Tensor]) -> Plan:
+    """Gather what `params` say of the network `name`.
+
+    tuned: what the search found: lr, batch_size, and for the CNN widths; pretrained: for the ResNet18
+    """
+    channels = params.data.channels
+    if name == "cnn":
+        own, weights = params.train_cnn, {}
+        shape = SmallCNN(channels, tuple(params.cnn.filters), tuple(tuned["widths"]), params.cnn.dropout)
+    else:
+        own, weights = params.train_resnet, pretrained
+        shape = ResNet18(channels, params.resnet.stem)
+    recipe = Recipe(
+        lr=params.lr or tuned["lr"],
+        batch_size=params.batch_size or tuned["batch_size"],
+        epochs=params.epochs or own.epochs,
+        seed=own.seed,
+        ema=own.ema,
+        train=params.train,
+    )
+    return Plan(shape, weights, recipe, own.patience, own.final_epochs)
+
+
+def train(
+    plan: Plan, fitting: Labelled, validation: Labelled, device: torch.device, label: str = ""
+) -> tuple[Model, pd.DataFrame, Epoch]:
+    """Train on `fitting` and keep the epoch that `validation` likes best; return model, learning curves, that epoch.
+
+    The model's temperature fits the validation crops, predicted as most users will: averaged over flips and turns.
+    label: as in `fit`. Raises InputError where training diverged.
+    """
+    network = build(plan.architecture, plan.recipe.seed)
+    if plan.weights:
+        load_pretrained(network, plan.weights)
+    curves, best = keep_best(fit(network, fitting, validation, plan.recipe, device, label), plan.patience)
+    network.load_state_dict(best.weights)
+    logits = predict_logits(network, validation.crops, device, plan.recipe.train.precision, tta=True)
+    model = Model(network, plan.architecture, fit_temperature(logits, validation.labels))
+    return model, pd.DataFrame(curves), best

@@ -1,0 +1,32 @@
+"""Score both networks on held-out crops with stronger and weaker stains."""
+
+from pathlib import Path
+
+from nuclei.crops import open_crops, select
+from nuclei.device import choose_device
+from nuclei.errors import run
+from nuclei.files import read_csv, write_csv
+from nuclei.folds import roles
+from nuclei.models import load_model
+from nuclei.params import load_params
+from nuclei.plots import plot_robustness, save_figure
+from nuclei.robustness import stain_shift
+
+
+def main() -> None:
+    params = load_params(Path("params.yaml"))
+    split = read_csv(Path("data/split.csv"))
+    holdout = select(open_crops(Path("data/crops"), "train"), split, roles(params.split.folds).holdout)
+    device = choose_device(params.device, params.threads)
+    tables = {}
+    for name in ("cnn", "resnet"):
+        network = load_model(Path(f"data/models/{name}.safetensors")).network.to(device)
+        tables[name] = stain_shift(
+            network, holdout.crops, holdout.labels, params.robustness.factors, device, params.train.precision
+        )
+        write_csv(Path(f"reports/robustness_{name}.csv"), tables[name])
+    save_figure(plot_robustness(tables), Path("reports/robustness.png"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,43 @@
+"""Train each network that `crossval.models` names once for every held-out fold; none: nothing."""
+
+import json
+from pathlib import Path
+
+from nuclei.errors import run
+from nuclei.files import read_csv, replacing_folder, write_json
+from nuclei.folds import check_training, roles
+from nuclei.params import Params, load_params
+
+
+def main() -> None:
+    params = load_params(Path("params.yaml"))
+    with replacing_folder(Path("data/models/folds")) as folder:
+        write_json(folder / "models.json", params.crossval.models)  # DVC warns of an empty folder
+        if params.crossval.models:
+            train_folds(params, folder)
+
+
+def train_folds(params: Params, folder: Path) -> None:
+    # Imported here: PyTorch alone would take longer than the rest of a run that trains nothing.
+    from safetensors.torch import load_file
+
+    from nuclei.crops import open_crops, select
+    from nuclei.device import choose_device
+    from nuclei.models import save_model
+    from nuclei.train import plan, train
+
+    split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
+    check_training(split["Label"].to_numpy(), split["Fold"].to_numpy(), params.split.folds)
+    pretrained = load_file("data/weights/resnet18.safetensors")
+    device = choose_device(params.device, params.threads)
+    for name in params.crossval.models:
+        how = plan(name, params, json.loads(Path(f"reports/tuned_{name}.json").read_text()), pretrained)
+        for fold in range(params.split.folds):
+            members = roles(params.split.folds, holdout=fold)
+            fitting, validation = (select(crops, split, some) for some in (members.training, members.validation))
+            model, *_ = train(how, fitting, validation, device, f"{name} without fold {fold}")
+            save_model(folder / f"{name}_{fold}.safetensors", model)
+
+
+if __name__ == "__main__":
+    run(main)
