@@ -56,6 +56,11 @@ def test_json_keeps_its_order_and_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"b": float("nan")})
     assert json.loads(path.read_text()) == {"b": 1, "a": 0.5}
+    write_json(path, {"a": [1 / 3, {"b": 123456789.0}], "c": (2 / 3e9, 10**9, None, "1.23456789")})
+    assert json.loads(path.read_text()) == {
+        "a": [0.333333, {"b": 123457000.0}],
+        "c": [6.66667e-10, 10**9, None, "1.23456789"],
+    }
     assert list(tmp_path.iterdir()) == [path]
 
 

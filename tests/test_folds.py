@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nuclei.errors import InputError
-from nuclei.folds import assign_folds, roles
+from nuclei.folds import assign_folds, check_training, roles
 
 
 def grouped_labels(seed, n_groups=40):
@@ -56,6 +56,23 @@ def test_every_fold_has_one_role(folds):
     training, validation, holdout = roles(folds)
     assert sorted(training + validation + holdout) == list(range(folds))
     assert len(validation) == len(holdout) == 1
+
+
+@pytest.mark.parametrize("folds", [3, 5, 8])
+def test_in_turn_every_fold_is_held_out_and_validates_once(folds):
+    turns = [roles(folds, holdout) for holdout in range(folds)]
+    assert turns[0] == roles(folds)
+    assert [turn.holdout for turn in turns] == [[fold] for fold in range(folds)]
+    assert sorted(turn.validation[0] for turn in turns) == list(range(folds))
+    for turn in turns:
+        assert sorted(turn.training + turn.validation + turn.holdout) == list(range(folds))
+
+
+def test_training_folds_that_lack_a_class_when_another_fold_is_held_out_are_an_error():
+    labels, fold = np.array([0, 1] * 6 + [2, 2]), np.array([0, 0, 1, 1, 2, 2, 3, 3, 0, 1, 2, 3, 1, 3])
+    check_training(labels, fold, 4)  # label 2 is in the folds 1 and 3, one of which always trains
+    with pytest.raises(InputError, match=r"label 2 fell to the training folds with fold 1 held out: change split"):
+        check_training(labels, fold.clip(max=2), 3)
 
 
 def test_a_class_in_fewer_groups_than_folds_is_an_error_with_a_remedy():

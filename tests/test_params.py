@@ -54,6 +54,8 @@ def test_parameters_do_not_change_once_read():
         ("epochs", 3),
         ("data.channels", 1),
         ("train_resnet.weights", "a.pt"),
+        ("crossval.models", ["cnn", "resnet"]),
+        ("predict.average", "folds"),
     ],
 )
 def test_values_that_the_readme_offers_are_taken(key, value, tmp_path):
@@ -105,7 +107,16 @@ def test_values_that_the_readme_offers_are_taken(key, value, tmp_path):
         ("train_cnn.ema", 1.0),
         ("train_cnn", None),
         ("train_resnet.weights", ""),
+        ("crossval.models", ["vgg"]),
+        ("crossval.models", ["cnn", "cnn"]),
+        ("crossval.models", "cnn"),
         ("evaluate.bins", 1),
+        ("evaluate.resamples", 10),
+        ("evaluate.coverage", 1.0),
+        ("robustness.factors", []),
+        ("robustness.factors", [0.0]),
+        ("review.confidence", 1.0),
+        ("predict.average", "both"),
         ("explain.window", 0),
         ("explain.stride", 21),  # wider than the window: pixels in between would never be covered
     ],

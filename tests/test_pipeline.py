@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import ROOT, Clone
 from PIL import Image
 
+from nuclei.models import load_model
+from nuclei.predict import predict_probabilities
+
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-AFTER_TRAINING = {"evaluate", "headline", "explain", "submit"}
+AFTER_EVALUATION = {"headline", "explain", "review"}
+AFTER_TRAINING = {"evaluate", "robustness", "submit"} | AFTER_EVALUATION
+FOLDS = {"train_folds", "crossval", "review", "submit"}
 
 
 def outputs(stage: dict) -> set[str]:
@@ -68,23 +74,28 @@ def test_a_forced_rerun_writes_the_same_bytes(finished):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"train_cnn.seed": 7}, {"train_cnn"} | AFTER_TRAINING),
-        ({"train_cnn.epochs": 3}, {"train_cnn"} | AFTER_TRAINING),
-        ({"train_resnet.final_epochs": 0}, {"train_resnet"} | AFTER_TRAINING),
-        ({"lr": 0.001}, {"train_cnn", "train_resnet"} | AFTER_TRAINING),
-        ({"batch_size": 16}, {"train_cnn", "train_resnet"} | AFTER_TRAINING),
-        ({"epochs": 1}, {"train_cnn", "train_resnet"} | AFTER_TRAINING),
-        ({"tune.trials": 3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
-        ({"train.stain": 0.3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
-        ({"overlap.window": 16}, {"overlap", "split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
-        ({"split.by": "random"}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
-        ({"split.seed": 7}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING),
+        ({"train_cnn.seed": 7}, {"train_cnn"} | AFTER_TRAINING | FOLDS),
+        ({"train_cnn.epochs": 3}, {"train_cnn"} | AFTER_TRAINING | FOLDS),
+        ({"train_resnet.final_epochs": 0}, {"train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"lr": 0.001}, {"train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"batch_size": 16}, {"train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"epochs": 1}, {"train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"tune.trials": 3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"train.stain": 0.3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"overlap.window": 16}, {"overlap", "split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"split.by": "random"}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"split.seed": 7}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
         ({"sample.seed": 7}, set(STAGES) - {"weights"}),
         ({"data.channels": 1}, set(STAGES) - {"weights", "sample"}),
         ({"model": "cnn"}, {"headline"}),
         ({"explain.window": 40}, {"explain"}),
-        ({"evaluate.bins": 5}, {"evaluate", "headline", "explain"}),
-        ({"predict.tta": False}, {"evaluate", "headline", "explain", "submit"}),
+        ({"crossval.models": ["cnn"]}, FOLDS),
+        ({"evaluate.bins": 5}, {"evaluate", "crossval"} | AFTER_EVALUATION),
+        ({"evaluate.coverage": 0.8}, {"evaluate"} | AFTER_EVALUATION),
+        ({"robustness.factors": [1.0]}, {"robustness"}),
+        ({"review.confidence": 0.5}, {"review"}),
+        ({"predict.tta": False}, {"evaluate", "crossval", "submit"} | AFTER_EVALUATION),
+        ({"predict.average": "folds"}, {"submit"}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -128,14 +139,17 @@ def test_metrics_show_lists_both_models(finished):
     metrics = shown[""]["data"]
     one, other = (metrics[f"reports/metrics_{name}.json"]["data"] for name in ("cnn", "resnet"))
     assert one.keys() == other.keys()
-    assert {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss"} <= one.keys()
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "ece"):
+        assert one[f"{metric}_low"] <= one[f"{metric}_high"]
+        assert metric in one
+    assert metrics["reports/comparison.json"]["data"]["is_it_luck"].startswith("Cannot be told: ")  # a handful of tiles
 
 
 def test_plots_show_draws_confusion_and_curves_of_both(finished):
     finished.run("dvc", "plots", "show", "--out", "plots_out")
     page = (finished.path / "plots_out" / "index.html").read_text()
-    for name in ("predictions_cnn.csv", "predictions_resnet.csv", "curves_cnn.csv", "curves_resnet.csv"):
-        assert name in page
+    for kind in ("predictions", "curves", "reliability", "abstention", "robustness"):
+        assert f"{kind}_cnn.csv" in page and f"{kind}_resnet.csv" in page
     finished.run("git", "clean", "-dfq")
 
 
@@ -158,9 +172,83 @@ def test_only_held_out_crops_are_scored(finished):
         assert (chances.argmax(axis=1) == predictions["Predicted"]).all()
 
 
+def test_cross_validation_is_off_and_costs_no_import_of_torch(finished):
+    before = hashes(finished)
+    code = (
+        "import sys; from stages import crossval, review, train_folds\n"
+        "for stage in (train_folds, crossval, review): stage.main()\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert "labels in the held-out fold" in finished.run("python", "-c", code).stdout
+    assert hashes(finished) == before
+    assert json.loads((finished.path / "reports/crossval.json").read_text()) == {}
+
+
+def test_submissions_of_fold_models_that_were_not_trained_end_with_one_line(finished):
+    original = (finished.path / "params.yaml").read_text()
+    before = hashes(finished)
+    finished.set({"predict.average": "folds"})
+    done = finished.run("python", "-m", "stages.submit", check=False)
+    (finished.path / "params.yaml").write_text(original)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: predict.average: folds, but data/models/folds has no cnn: ")
+    assert hashes(finished) == before
+
+
+def test_one_command_trains_and_scores_all_folds_and_submits_their_average(finished):
+    out = finished.run(
+        "dvc", "exp", "run", "-S", "crossval.models=[cnn,resnet]", "-S", "predict.average=folds"
+    ).stdout  # fmt: skip
+    try:
+        assert all(f"Running stage '{stage}'" in out for stage in ("train_folds", "crossval", "review", "submit"))
+        assert "Running stage 'train_cnn'" not in out and "Running stage 'evaluate'" not in out
+        split = pd.read_csv(finished.path / "data/split.csv")
+        predictions = pd.read_csv(finished.path / "data/crossval.csv")
+        scores = pd.read_csv(finished.path / "reports/crossval.csv")
+        summary = json.loads((finished.path / "reports/crossval.json").read_text())
+        for name in ("cnn", "resnet"):
+            own = predictions[predictions["Model"] == name]
+            assert sorted(own["Filename"]) == sorted(split["Filename"])  # every crop, once
+            folds = scores[scores["model"] == name]
+            right = (own["Predicted"] == own["Label"]).groupby(own["Fold"]).mean()
+            assert folds["accuracy"].tolist() == pytest.approx(right.tolist(), abs=1e-5)
+            assert summary[name]["accuracy"]["mean"] == pytest.approx(right.mean(), abs=1e-5)
+            assert summary[name]["accuracy"]["spread"] == pytest.approx(right.std(), abs=1e-5)
+        files = hashes(finished)
+        # With fold 0 held out, training is the same as in the train stage.
+        assert files["data/models/folds/cnn_0.safetensors"] == files["data/models/cnn.safetensors"]
+        assert files["data/models/folds/resnet_0.safetensors"] == files["data/models/resnet.safetensors"]
+        assert len({files[f"data/models/folds/cnn_{fold}.safetensors"] for fold in range(3)}) == 3
+        assert "labels in all crops" in out
+        models = [load_model(finished.path / f"data/models/folds/cnn_{fold}.safetensors") for fold in range(3)]
+        crops = np.load(finished.path / "data/crops/test.npy")
+        chances = [predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True) for model in models]
+        submission = pd.read_csv(finished.path / "reports/submission_cnn.csv")
+        assert submission["Label"].tolist() == np.mean(chances, axis=0).argmax(axis=1).tolist()
+    finally:
+        finished.run("git", "checkout", ".")
+        finished.run("dvc", "checkout")
+
+
+def test_the_curves_add_up_to_the_scores(finished):
+    """On the held-out fold: all crops answered give the accuracy, and so does each stain as it is (without tta)."""
+    for name in ("cnn", "resnet"):
+        scores = json.loads((finished.path / f"reports/metrics_{name}.json").read_text())
+        answered = pd.read_csv(finished.path / f"reports/abstention_{name}.csv").iloc[-1]
+        assert (answered["coverage"], answered["accuracy"]) == pytest.approx((1, scores["accuracy"]), abs=1e-5)
+        bins = pd.read_csv(finished.path / f"reports/reliability_{name}.csv")
+        gaps = (bins["accuracy"] - bins["confidence"]).abs()
+        assert np.average(gaps, weights=bins["crops"]) == pytest.approx(scores["ece"], abs=1e-5)
+        predictions = pd.read_csv(finished.path / f"reports/predictions_{name}.csv", dtype=str, keep_default_na=False)
+        held = [label in some.split() for label, some in zip(predictions["Label"], predictions["Set"], strict=True)]
+        assert np.mean(held) == pytest.approx(scores["set_coverage"], abs=1e-5)
+        stains = pd.read_csv(finished.path / f"reports/robustness_{name}.csv").set_index("factor").loc[1]
+        assert stains["haematoxylin_accuracy"] == stains["eosin_accuracy"]
+
+
 def test_every_picture_opens(finished):
     pictures = list((finished.path / "reports").rglob("*.png"))
-    assert len(pictures) >= 8  # mosaics, confusion, curves, trials, a gallery a class
+    assert len(pictures) >= 12
     for path in pictures:
         with Image.open(path) as image:
             image.load()
@@ -298,6 +386,6 @@ def test_imports_run_downward():
 
 def test_heavy_libraries_stay_out_of_light_stages():
     """Importing torch costs seconds: the stages that only move data must not."""
-    for name in ("sample", "unzip", "overlap", "split"):
+    for name in ("sample", "unzip", "overlap", "split", "review"):
         for path in [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]:
             assert "import torch" not in path.read_text(), path

@@ -4,7 +4,19 @@ import pytest
 from PIL import Image
 
 from nuclei.classes import CLASSES
-from nuclei.plots import DPI, plot_confusion, plot_curves, plot_heat_maps, plot_mosaics, plot_search, save_figure
+from nuclei.plots import (
+    DPI,
+    plot_abstention,
+    plot_confusion,
+    plot_curves,
+    plot_gallery,
+    plot_heat_maps,
+    plot_mosaics,
+    plot_reliability,
+    plot_robustness,
+    plot_search,
+    save_figure,
+)
 
 LABELS = np.array([0, 0, 1, 2, 3, 3])
 PREDICTED = {"cnn": np.array([0, 1, 1, 2, 3, 0]), "resnet": LABELS}
@@ -28,7 +40,25 @@ CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint
 MAPS = {"cnn": np.linspace(-1, 3, 200).reshape(2, 10, 10), "resnet": np.zeros((2, 10, 10))}
 CAPTIONS = {"cnn": ["muscle 0.9", "muscle 0.8"], "resnet": ["immune 0.7", "immune 0.6"]}
 MOSAICS = {"random": [CROPS[0], CROPS[1]], "by overlap": []}
+BEFORE, AFTER = (
+    pd.DataFrame({"confidence": [0.45, shift], "accuracy": [0.4, 0.8], "crops": [5, 45]}) for shift in (0.99, 0.85)
+)
+ABSTENTION = pd.DataFrame({"coverage": [0.5, 1.0], "threshold": [0.9, 0.3], "accuracy": [1.0, 0.8]})
+ROBUSTNESS = pd.DataFrame(
+    {
+        "factor": [0.5, 1.0, 2.0],
+        "haematoxylin_accuracy": [0.6, 0.9, 0.7],
+        "haematoxylin_balanced_accuracy": [0.5, 0.8, 0.6],
+        "eosin_accuracy": [0.8, 0.9, 0.85],
+        "eosin_balanced_accuracy": [0.7, 0.8, 0.75],
+    }
+)
 FIGURES = {
+    "reliability": lambda: plot_reliability({"cnn": (BEFORE, AFTER), "resnet": (AFTER, AFTER)}),
+    "abstention": lambda: plot_abstention({"cnn": ABSTENTION, "resnet": ABSTENTION}),
+    "robustness": lambda: plot_robustness({"cnn": ROBUSTNESS, "resnet": ROBUSTNESS}),
+    "gallery": lambda: plot_gallery(CROPS, ["one", "two"], "two labels to review", columns=3),
+    "empty_gallery": lambda: plot_gallery(CROPS[:0], [], "no label to review"),
     "mosaics": lambda: plot_mosaics(MOSAICS, {0: "held out", 1: "validation"}),
     "confusion": lambda: plot_confusion(LABELS, PREDICTED, CLASSES),
     "curves": lambda: plot_curves(CURVES),
@@ -102,6 +132,33 @@ def test_heat_maps_have_a_row_a_crop_and_zero_in_the_middle_of_the_colours():
     assert np.array_equal(panels[4].images[-1].get_array(), MAPS["cnn"][1])
     reach = np.abs(MAPS["cnn"][1]).max()
     assert panels[4].images[-1].norm.vmax == reach
+
+
+def test_the_reliability_figure_shows_both_curves_and_the_ideal():
+    ax, _ = FIGURES["reliability"]().axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert lines["as sure as right"] == [[0, 0], [1, 1]]
+    assert lines["before scaling"] == [[0.45, 0.4], [0.99, 0.8]]
+    assert lines["after scaling"] == [[0.45, 0.4], [0.85, 0.8]]
+    sizes = ax.collections[0].get_sizes()
+    assert sizes[1] > sizes[0]  # more crops
+
+
+def test_the_robustness_figure_has_a_panel_a_stain_and_a_tick_a_factor():
+    axes = FIGURES["robustness"]().axes
+    assert [ax.get_xlabel() for ax in axes] == ["haematoxylin, times as strong", "eosin, times as strong"]
+    for ax, accuracy in zip(axes, ([0.6, 0.9, 0.7], [0.8, 0.9, 0.85]), strict=True):
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["0.5", "1", "2"]
+        assert ax.lines[0].get_ydata().tolist() == accuracy
+
+
+def test_a_gallery_shows_each_crop_with_its_caption():
+    figure = FIGURES["gallery"]()
+    panels = [ax for ax in figure.axes if ax.images]
+    assert [ax.texts[0].get_text() for ax in panels] == ["one", "two"]
+    assert np.array_equal(panels[1].images[0].get_array(), CROPS[1])
+    empty = FIGURES["empty_gallery"]()
+    assert empty.get_suptitle() == "no label to review" and not empty.axes
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path):

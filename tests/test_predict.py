@@ -1,12 +1,15 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from nuclei.crops import normalise, turn
-from nuclei.predict import BATCH_SIZE, predict_logits
+from nuclei.metrics import softmax
+from nuclei.models import Model, SmallCNN
+from nuclei.predict import BATCH_SIZE, predict_logits, predict_probabilities, tabulate
 
 CPU = torch.device("cpu")
 
@@ -82,3 +85,26 @@ def test_bfloat16_changes_logits_a_little(network):
     rounded = predict_logits(network, random_crops(5), CPU, "bfloat16")
     assert rounded.dtype == np.float32
     assert 0 < np.abs(rounded - exact).max() < 0.05
+
+
+def test_probabilities_are_of_logits_divided_by_the_temperature(network):
+    crops = random_crops(5)
+    shape = SmallCNN(3, (4, 4, 4, 4), (4, 4), 0.0)
+    chances = predict_probabilities(Model(network, shape, temperature=2.0), crops, CPU, "float32", tta=True)
+    assert np.array_equal(chances, softmax(predict_logits(network, crops, CPU, "float32", tta=True) / 2))
+    surer = predict_probabilities(Model(network, shape, temperature=0.5), crops, CPU, "float32", tta=True)
+    assert (surer.max(axis=1) > chances.max(axis=1)).all()
+    assert np.array_equal(surer.argmax(axis=1), chances.argmax(axis=1))
+
+
+def test_a_table_of_predictions_has_a_column_a_class_and_the_rows_of_its_index():
+    index = pd.DataFrame({"Filename": ["7.png", "8.png"], "Label": [1, 0], "Fold": [0, 0]}, index=[6, 7])
+    table = tabulate(index, np.array([[0.25, 0.75], [0.4, 0.6]]))
+    assert table.index.tolist() == [6, 7]
+    assert table.to_dict("list") == {
+        "Filename": ["7.png", "8.png"],
+        "Label": [1, 0],
+        "Predicted": [1, 1],
+        "Probability_0": [0.25, 0.4],
+        "Probability_1": [0.75, 0.6],
+    }
