@@ -69,6 +69,15 @@ def conformal_threshold(labels: np.ndarray, probabilities: np.ndarray, coverage:
     return float(own[rank - 1]) if rank <= len(labels) else 0.0
 
 
+def conformal_sets(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the conformal set of each crop, bool (N, K): the classes that reach `threshold`, and always the likeliest.
+
+    Without the latter, a network that is right more often than the coverage asks for would give empty sets.
+    """
+    likeliest = np.arange(probabilities.shape[1]) == probabilities.argmax(axis=1)[:, None]
+    return likeliest | (probabilities >= threshold)
+
+
 def score_sets(labels: np.ndarray, sets: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     """Score sets of classes, bool (N, K), by true class: Class, Set_coverage (share that hold it), Set_size (mean)."""
     table = pd.DataFrame({"Set_coverage": sets[np.arange(len(labels)), labels], "Set_size": sets.sum(axis=1)})

@@ -29,19 +29,19 @@ def stain_shift(
     one density; it counts as haematoxylin, and eosin changes nothing.
     Stains are separated as by scikit-image's HED matrix (Ruifrok & Johnston 2001); see `stain_jitter`.
     """
-    strengths = torch.ones(len(STAINS), len(factors), 3)
+    strengths = np.ones((len(STAINS), len(factors), 3), np.float32)
     for stain in range(len(STAINS)):
-        strengths[stain, :, stain] = torch.tensor(factors)
-    predicted = np.empty((*strengths.shape[:2], len(crops)), np.int64)
+        strengths[stain, :, stain] = factors
+    conditions, place = np.unique(strengths.reshape(-1, 3), axis=0, return_inverse=True)  # both stains have a 1
+    predicted = np.empty((len(conditions), len(crops)), np.int64)
     for start in range(0, len(crops), BATCH_SIZE):
         batch = torch.from_numpy(np.array(crops[start : start + BATCH_SIZE])).to(device)
-        unshifted = torch.zeros(len(batch), 3, device=device)
-        for stain, place in np.ndindex(predicted.shape[:2]):
-            stained = stain_jitter(batch, strengths[stain, place].to(device).expand(len(batch), 3), unshifted)
+        for row, condition in zip(predicted, torch.from_numpy(conditions).to(device), strict=True):
+            stained = stain_jitter(batch, condition.expand(len(batch), 3), torch.zeros(len(batch), 3, device=device))
             logits = predict_logits(network, stained.cpu().numpy(), device, precision)
-            predicted[stain, place, start : start + len(batch)] = logits.argmax(axis=1)
+            row[start : start + len(batch)] = logits.argmax(axis=1)
     table = {"factor": list(factors)}
-    for name, guesses in zip(STAINS, predicted, strict=True):
-        for metric in (accuracy_score, balanced_accuracy_score):
-            table[f"{name}_{metric.__name__.removesuffix('_score')}"] = [metric(labels, guess) for guess in guesses]
+    for stain, rows in zip(STAINS, place.reshape(len(STAINS), -1), strict=True):
+        table[f"{stain}_accuracy"] = [accuracy_score(labels, predicted[row]) for row in rows]
+        table[f"{stain}_balanced_accuracy"] = [balanced_accuracy_score(labels, predicted[row]) for row in rows]
     return pd.DataFrame(table)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nuclei.calibration import abstention_curve, conformal_threshold, reliability_curve, score_sets
+from nuclei.calibration import abstention_curve, conformal_sets, conformal_threshold, reliability_curve, score_sets
 from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
@@ -35,9 +35,8 @@ def main() -> None:
         logits = predict_logits(model.network.to(device), crops[rows], *how)
         probabilities, unscaled = softmax(logits / model.temperature), softmax(logits)
         of_validation = predict_probabilities(model, crops[others], *how)
-        sets = probabilities >= conformal_threshold(
-            validation["Label"].to_numpy(), of_validation, params.evaluate.coverage
-        )
+        threshold = conformal_threshold(validation["Label"].to_numpy(), of_validation, params.evaluate.coverage)
+        sets = conformal_sets(probabilities, threshold)
         scores = score(labels, probabilities, bins)
         print(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()))
         scores |= {

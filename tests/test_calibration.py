@@ -6,6 +6,7 @@ from sklearn.metrics import log_loss
 
 from nuclei.calibration import (
     abstention_curve,
+    conformal_sets,
     conformal_threshold,
     fit_temperature,
     reliability_curve,
@@ -117,6 +118,22 @@ def test_the_conformal_threshold_is_the_one_computed_by_hand():
     assert conformal_threshold(labels, probabilities, 0.5) == 0.5  # the fifth of ten places
     assert conformal_threshold(labels, probabilities, 0.9) == 0.1  # the ninth
     assert conformal_threshold(labels, probabilities, 0.95) == 0  # the tenth is not there: any class may be
+
+
+def test_a_set_has_all_classes_that_are_likely_enough_and_never_none():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.4, 0.35, 0.25], [0.2, 0.2, 0.6]])
+    assert conformal_sets(probabilities, 0.3).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert conformal_sets(probabilities, 0.7).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+    assert conformal_sets(probabilities, 0.0).all()
+
+
+def test_sets_keep_the_promise_where_the_network_is_right_less_often_than_that():
+    logits, labels = calibrated(20000)
+    probabilities = softmax(logits)
+    assert (probabilities.argmax(axis=1) == labels).mean() < 0.8
+    sets = conformal_sets(probabilities[10000:], conformal_threshold(labels[:10000], probabilities[:10000], 0.9))
+    assert sets[np.arange(10000), labels[10000:]].mean() == pytest.approx(0.9, abs=0.015)
+    assert 1 < sets.sum(axis=1).mean() < 3
 
 
 def test_sets_are_scored_by_class():
