@@ -142,7 +142,7 @@ def plot_robustness(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 ax.plot(table["factor"], values, color=COLOURS[model], linestyle=line, marker=".", label=label)
         ax.set(xlabel=f"{stain}, times as strong", xscale="log", ylim=(0, 1.02))
         ax.set_xticks(table["factor"], [f"{factor:g}" for factor in table["factor"]])
-        ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
+        ax.minorticks_off()  # of a logarithmic axis: they would lie between the factors
         ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="lower right")
     return figure

@@ -17,6 +17,7 @@ TINY = {  # the whole pipeline in a minute
     "tune": {"trials": 2, "epochs": [1]},
     "train_cnn": {"epochs": 2, "final_epochs": 1},
     "train_resnet": {"epochs": 1, "final_epochs": 1},
+    "robustness": {"factors": [1.0, 2.0]},
     "explain": {"crops": 2, "window": 50, "stride": 25},
 }
 
