@@ -276,7 +276,7 @@ def test_the_library_imports_nothing_of_the_stages():
 ORDER = [
     ("errors", "classes"),
     ("files",),
-    ("params", "device", "metrics"),
+    ("params", "device", "metrics", "tensors"),
     ("archive", "sample", "overlap", "folds", "crops"),
     ("mosaic", "leakage", "models", "predict"),
     ("pretrained", "fit", "attribution", "plots"),
