@@ -126,7 +126,7 @@ def test_a_missing_key_is_named(tmp_path):
     values = yaml.safe_load(PARAMS.read_text())
     del values["train"]["stain"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    assert complaint(tmp_path / "params.yaml").== "train.stain: missing: add it"
+    assert complaint(tmp_path / "params.yaml") == "train.stain: missing: add it"
 
 
 def test_every_wrong_key_is_named_at_once(tmp_path):
