@@ -33,6 +33,7 @@ LONGEST_NAME = 255  # characters, as on a disk: names end up in titles and table
 DECODERS = 2  # threads; zlib runs outside of Python's lock
 CROPS_A_TASK = 256
 
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 CONTROL = r"\x00-\x1f\x7f-\x9f"  # characters, for a regular expression
 # What zipfile and Pillow raise for bytes that are not as they should be.
@@ -208,8 +209,8 @@ def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise InputError(f"{where}: expected a plain relative name: zip the crops again")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise InputError(f"{where}: a symbolic link, expected a PNG: zip the crops themselves")
-        if info.is_dir():
-            continue
+        if not parts[-1]:
+            continue  # a folder
         if info.flag_bits & 1:
             raise InputError(f"{where}: encrypted: zip the crops again without a password")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -279,6 +280,10 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
             if image.is_animated:
                 raise InputError(f"{where}: {image.n_frames} frames, expected one: save the one that counts")
             image.load()  # chunks behind the pixels count as well
+            if image.mode == "P" and image.getextrema()[1] >= len(image.getpalette() or []) // 3:
+                raise ValueError  # colours that the palette lacks
+            if not np.asarray(image)[-1].any() and not _has_all_rows(content):  # Pillow leaves what is missing at 0
+                raise ValueError
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
                 if image.getchannel("A").getextrema()[0] < 255:
@@ -288,6 +293,23 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
     except BROKEN:
         raise InputError(f"{where}: a damaged PNG: save the crop again") from None
     return pixels.reshape(SIDE, SIDE, channels)
+
+
+def _has_all_rows(content: bytes) -> bool:
+    """Whether the pixels of a PNG unpack to as many bytes as its header asks for (PNG specification, 7.2 and 8.2)."""
+    bits, colour, _, _, interlaced = struct.unpack_from(">5B", content, 24)
+    bits_a_pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    needed = 0
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        rows, columns = len(range(top, SIDE, down)), len(range(left, SIDE, across))
+        needed += rows * (1 + -(-columns * bits_a_pixel // 8))
+    packed, place = [], 8
+    while place + 8 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"IDAT":
+            packed.append(content[place + 8 : place + 8 + size])
+        place += 12 + size
+    return len(zlib.decompressobj().decompress(b"".join(packed), needed)) == needed
 
 
 def _describe(decoded: Decoded, channels: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises InputError where the file is missing, is neither, or holds no trained ResNet18.
     """
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             with open_tensors(path) as file:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
@@ -64,9 +64,6 @@ def check_trained(weights: dict[str, Tensor], source: Path | str) -> None:
 
     Its first convolution and its last layer may have other shapes.
     """
-    means = [value for name, value in weights.items() if name.endswith("running_mean")]
-    if len(means) != 20 or "layer4.1.bn2.running_mean" not in weights:
-        raise InputError(f"{source}: not the weights of a ResNet18 ({len(means)} batch-norm layers, expected 20)")
     with torch.device("meta"):  # shapes alone
         expected = {name: value.shape for name, value in resnet18().state_dict().items()}
     for name, shape in expected.items():
@@ -77,6 +74,9 @@ def check_trained(weights: dict[str, Tensor], source: Path | str) -> None:
         if weights[name].shape != shape:
             found = tuple(weights[name].shape)
             raise InputError(f"{source}: not the weights of a ResNet18 ({name} is {found}, expected {tuple(shape)})")
+    means = [value for name, value in weights.items() if name.endswith("running_mean")]
+    if len(means) != 20:
+        raise InputError(f"{source}: not the weights of a ResNet18 ({len(means)} batch-norm layers, expected 20)")
     if sum(value.numel() for value in weights.values()) > MOST_VALUES:
         raise InputError(f"{source}: not the weights of a ResNet18 (more than {MOST_VALUES:,} numbers)")
     for name, value in weights.items():

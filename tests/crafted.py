@@ -46,6 +46,7 @@ MEMBERS = {
 }
 TRAIN_CSV = "Filename,Label\n" + "".join(f"{n}.png,{label}\n" for n, label in zip(TRAIN, LABELS, strict=True))
 EXAMPLE_CSV = "Filename,Label\n" + "".join(f"{n}.png,0\n" for n in TEST)
+GROUPS = "".join(f"{number}.png,g{number % 3}\n" for number in sorted(TRAIN + TEST))
 
 Change = Callable[[Path], object]
 

@@ -12,6 +12,7 @@ from crafted import (
     EXAMPLE_CSV,
     GREY,
     GREY_ALPHA,
+    GROUPS,
     LABELS,
     PALETTE,
     PIXELS,
@@ -73,7 +74,6 @@ def complaint(raw: Path, out: Path) -> str:
     return message.replace(f"{raw}/", "")
 
 
-GROUPS = "".join(f"{number}.png,g{number % 3}\n" for number in sorted(TRAIN + TEST))
 ALL_FOUR = "add some, all of 0, 1, 2, 3 are needed"
 ONE_OF = "expected one of 0, 1, 2, 3"
 NAME = "expected a plain relative name: zip the crops again"
