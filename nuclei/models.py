@@ -33,8 +33,9 @@ class SmallCNN:
     dropout: float
 
     def __post_init__(self) -> None:
-        if self.channels not in MEAN or len(self.filters) != 4 or len(self.widths) != 2:
-            raise ValueError("a SmallCNN has 1 or 3 channels, 4 filters and 2 widths")
+        sizes = (self.channels in MEAN, len(self.filters) == 4, len(self.widths) == 2)
+        if not (all(sizes) and 0 <= self.dropout < 1):
+            raise ValueError("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths and a dropout below 1")
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,10 @@ CROP_CONTENTS = {
     "a transparent colour of RGB with a byte of it": (with_chunks(chunk(b"tRNS", b"\0")), DAMAGED),
     "Apple's own PNG": (START + chunk(b"CgBI", b"\x50\0\x20\2") + header(100, 100) + IDAT + IEND, NO_PNG),
     "a page behind the picture": (body(IDAT) + b"<script>alert(1)</script>", Accepted("unread, and never shown")),
-    "a zip behind the picture": (body(IDAT) + b"PK\5\6" + bytes(18), Accepted("unread")),
+    "a zip behind the picture": (
+        body(IDAT) + b"PK\5\6" + bytes(18),
+        Accepted("it is not read"),
+    ),
     "no end": (body(IDAT)[:-12], ALL_THERE),
     # something else
     "EPS, which is a program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n(x) run\n", NO_PNG),
