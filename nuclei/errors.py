@@ -10,8 +10,8 @@ REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
     errno.EROFS: "make the folder writable, or work in another one",
-    errno.EACCES: "ask for the permission, or work in another folder",
-    errno.EPERM: "ask for the permission, or work in another folder",
+    errno.EACCES: "ask for it, or work in another folder",
+    errno.EPERM: "ask for it, or work in another folder",
 }
 
 

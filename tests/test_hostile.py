@@ -4,6 +4,7 @@
 """
 
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, change_params, run_stage
 from crafted import PIXELS, TEST, TRAIN, write_good
 from hostile.crops import CROPS
 from hostile.models import CHECKPOINTS, WEIGHTS, WEIGHTS_AS_SAFETENSORS
@@ -198,4 +199,45 @@ def test_it_is_refused_in_one_line_or_read_for_a_reason(name, case, tmp_path, wa
     assert message is not None, "it was read"
     assert message.startswith(str(path)) and message.isprintable() and len(message) < LONGEST_LINE
     assert outcome.words in message.replace(f"{path}/", "").replace(f"{path}: ", "")
+    assert state(tmp_path) == before
+
+
+def limit() -> None:
+    """Give this process no more memory and CPU than a case may take."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (2 * MOST_SECONDS, 2 * MOST_SECONDS))  # importing torch takes half
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "case", "path"),
+    [
+        ("unzip", "zip", "a list of 70 MB", "data/sample"),
+        ("unzip", "zip", "members that quote each other", "data/sample"),
+        ("unzip", "crop", "60,000x60,000 with all of its pixels packed", "data/sample"),
+        ("unzip", "table", "10 million rows", "data/sample"),
+        ("sample", "params", "a billion laughs", "params.yaml"),
+        ("unzip", "params", "a letter missing in a section", "params.yaml"),
+        ("weights", "weights", "a pickle of 50 million lists", "weights.pt"),
+        ("submit", "checkpoint", "14 GB of filters", "data/models/cnn_final.safetensors"),
+    ],
+)
+def test_a_user_sees_one_line_and_keeps_the_outputs(stage, name, case, path, tmp_path):
+    surface = SURFACES[name]
+    change, outcome = surface.cases[case]
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    if stage == "weights":
+        change_params(tmp_path / "params.yaml", {"train_resnet.weights": path})
+    crops = tmp_path / "data" / "crops"
+    crops.mkdir(parents=True)
+    np.save(crops / "test.npy", np.zeros((4, 100, 100, 3), np.uint8))
+    (crops / "test.csv").write_text("Filename\n1.png\n2.png\n3.png\n4.png\n")
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    surface.prepare(tmp_path / path)
+    change(tmp_path / path)
+    before = state(tmp_path)
+    done = run_stage(stage, tmp_path, preexec_fn=limit)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {path}") and done.stderr.count("\n") == 1
+    assert outcome.words in done.stderr.replace(f"{path}/", "").replace(f"{path}: ", "")
     assert state(tmp_path) == before
