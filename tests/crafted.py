@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -51,7 +52,7 @@ GROUPS = "".join(f"{number}.png,g{number % 3}\n" for number in sorted(TRAIN + TE
 Change = Callable[[Path], object]
 
 
-def write_zip(path: Path, members: dict, compression: int = zipfile.ZIP_DEFLATED) -> None:
+def write_zip(path: Path | BinaryIO, members: dict, compression: int = zipfile.ZIP_DEFLATED) -> None:
     """members: from name, or ZipInfo, to content; None for a member that is not to be there."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
