@@ -104,6 +104,13 @@ def test_heat_maps_have_a_row_a_crop_and_zero_in_the_middle_of_the_colours():
     assert panels[4].images[-1].norm.vmax == reach
 
 
+def test_a_name_with_dollars_is_no_mathematics(tmp_path):
+    titles = ["$a^b^c$.png: muscle", "two"]
+    figure = plot_heat_maps(CROPS, titles, {"cnn": MAPS["cnn"]}, {"cnn": ["muscle 0.9", "immune 0.7"]})
+    save_figure(figure, tmp_path / "figure.png")
+    assert figure.axes[0].get_title() == titles[0]
+
+
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = tmp_path / "figure.png"
     path.write_bytes(b"old")
