@@ -3,13 +3,16 @@
 import csv
 import hashlib
 import io
+import os
 import re
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,16 +22,20 @@ from PIL import Image
 
 from nuclei.classes import CLASSES
 from nuclei.errors import InputError
-from nuclei.files import replacing_folder, write_csv
+from nuclei.files import BoundedFile, replacing_folder, require_file, write_csv
 
 SIDE = 100  # pixels a side of a crop
 LARGEST_MEMBER = 2**20  # bytes: a crop without any compression takes 30,000
-LARGEST_TABLE = 2**24  # bytes: about a million rows
+MOST_CROPS = 2**20  # a part
+LARGEST_TABLE = 2**24  # bytes: as many rows
+LARGEST_DIRECTORY = 2**26  # bytes: as many members
+LONGEST_NAME = 255  # characters, as on a disk: names end up in titles and tables
 DECODERS = 2  # threads; zlib runs outside of Python's lock
 CROPS_A_TASK = 256
 
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-CONTROL = r"\x00-\x1f\x7f"  # characters, for a regular expression
+CONTROL = r"\x00-\x1f\x7f-\x9f"  # characters, for a regular expression
 # What zipfile and Pillow raise for bytes that are not as they should be.
 BROKEN = (
     *(OSError, EOFError, ValueError, OverflowError, RuntimeError, SyntaxError),
@@ -64,7 +71,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
             with _open_zip(raw / f"{part}.zip") as archive:
                 members = _match(archive, table, raw / source)
                 shape = (len(members), SIDE, SIDE, channels)
-                crops = np.lib.format.open_memmap(folder / f"{part}.npy", "w+", np.uint8, shape)
+                crops = _new_array(folder / f"{part}.npy", shape)
                 decoded = _decode_all(archive, members, crops)
             crops.flush()
             write_csv(folder / f"{part}.csv", table)
@@ -92,7 +99,7 @@ def _read_training_table(raw: Path) -> pd.DataFrame:
                 f"{path}: no crop of label {label} ({name}): add some, all of {', '.join(allowed)} are needed"
             )
     extra = raw / "groups.csv"
-    if extra.exists():
+    if extra.exists() or extra.is_symlink():  # a dead link is no table to pass over
         if "Group" in table:
             raise InputError(f"{extra}: {path.name} has a column Group already: remove one of the two")
         groups = _read_table(extra, ("Filename", "Group")).set_index("Filename")["Group"]
@@ -109,6 +116,7 @@ def _read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] 
     """Return `columns` and those of `optional` that are there, all as text; the index is the line in the file."""
     expected = ",".join(columns)
     try:
+        require_file(path)
         if path.stat().st_size > LARGEST_TABLE:
             raise InputError(f"{path}: larger than {LARGEST_TABLE // 2**20} MiB: a table of crops is expected there")
         text = path.read_text(encoding="utf-8-sig")
@@ -118,7 +126,8 @@ def _read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] 
         raise InputError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
-        (_, header), *rows = [(reader.line_num, values) for values in reader if values] or [(1, [])]
+        lines = ((reader.line_num, values) for values in reader if values)
+        (_, header), *rows = list(islice(lines, MOST_CROPS + 2)) or [(1, [])]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}): check the quotes") from None
     for name in columns:
@@ -132,15 +141,23 @@ def _read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] 
             raise InputError(f"{path}: the column {name} occurs {header.count(name)} times: keep one")
     if not rows:
         raise InputError(f"{path}: no rows below the header: add one for each crop")
+    if len(rows) > MOST_CROPS:
+        raise InputError(f"{path}: more than {MOST_CROPS:,} rows: hand in fewer crops at a time")
     for line, values in rows:
         if len(values) != len(header):
             raise InputError(f"{path}, line {line}: {len(values)} values, expected {len(header)} as in the header")
-    lines, values = zip(*rows, strict=True)
-    table = pd.DataFrame(values, index=lines, columns=pd.Index(header), dtype=object)[wanted]
+    places = [header.index(name) for name in wanted]
+    values = [[values[place] for place in places] for _, values in rows]
+    table = pd.DataFrame(values, index=[line for line, _ in rows], columns=pd.Index(wanted), dtype=object)
     for name in wanted:
         for line, value in table[name].items():
             if not value.strip() or re.search(f"[{CONTROL}]", value):
                 raise InputError(f"{path}, line {line}: {name} is {_show(value)}, expected plain text: correct it")
+            if len(value) > LONGEST_NAME:
+                raise InputError(
+                    f"{path}, line {line}: {name} is {_show(value)}, {len(value):,} characters, "
+                    f"expected at most {LONGEST_NAME}: shorten it"
+                )
     again = table[table["Filename"].duplicated()]
     if len(again):
         name = _show(again["Filename"].iloc[0])
@@ -148,13 +165,17 @@ def _read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] 
     return table
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): put a zip of PNG crops there") from None
-    except BROKEN:
-        raise InputError(f"{path}: not a whole zip file: copy or download it again") from None
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    with ExitStack() as stack:
+        try:
+            require_file(path)
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(BoundedFile(path, LARGEST_DIRECTORY))))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}): put a zip of PNG crops there") from None
+        except BROKEN:
+            raise InputError(f"{path}: not a whole zip file: copy or download it again") from None
+        yield archive
 
 
 def _match(archive: zipfile.ZipFile, table: pd.DataFrame, source: Path) -> list[zipfile.ZipInfo]:
@@ -188,8 +209,8 @@ def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise InputError(f"{where}: expected a plain relative name: zip the crops again")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise InputError(f"{where}: a symbolic link, expected a PNG: zip the crops themselves")
-        if info.is_dir():
-            continue
+        if not parts[-1]:
+            continue  # a folder
         if info.flag_bits & 1:
             raise InputError(f"{where}: encrypted: zip the crops again without a password")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -201,7 +222,21 @@ def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if parts[-1] in members:
             raise InputError(f"{where}: there is another {_show(parts[-1])}: keep one")
         members[parts[-1]] = info
+    in_order = sorted(members.values(), key=lambda info: info.header_offset)
+    for one, other in pairwise(in_order):
+        if one.header_offset + one.compress_size > other.header_offset:
+            where = f"{archive.filename}, member {_show(one.orig_filename)}"
+            raise InputError(f"{where}: shares its bytes with {_show(other.orig_filename)}: zip the crops again")
     return members
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a memory map of a new .npy of uint8 zeros. Raises OSError where the disk has no room for it."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):  # on a full disk, writing to the map would kill the process
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _decode_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], crops: np.ndarray) -> Decoded:
@@ -242,7 +277,13 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != (SIDE, SIDE):  # a second header
                 raise ValueError
+            if image.is_animated:
+                raise InputError(f"{where}: {image.n_frames} frames, expected one: save the one that counts")
             image.load()  # chunks behind the pixels count as well
+            if image.mode == "P" and image.getextrema()[1] >= len(image.getpalette() or []) // 3:
+                raise ValueError  # colours that the palette lacks
+            if not np.asarray(image)[-1].any() and not _has_all_rows(content):  # Pillow leaves what is missing at 0
+                raise ValueError
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
                 if image.getchannel("A").getextrema()[0] < 255:
@@ -252,6 +293,23 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
     except BROKEN:
         raise InputError(f"{where}: a damaged PNG: save the crop again") from None
     return pixels.reshape(SIDE, SIDE, channels)
+
+
+def _has_all_rows(content: bytes) -> bool:
+    """Whether the pixels of a PNG unpack to as many bytes as its header asks for (PNG specification, 7.2 and 8.2)."""
+    bits, colour, _, _, interlaced = struct.unpack_from(">5B", content, 24)
+    bits_a_pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    needed = 0
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        rows, columns = len(range(top, SIDE, down)), len(range(left, SIDE, across))
+        needed += rows * (1 + -(-columns * bits_a_pixel // 8))
+    packed, place = [], 8
+    while place + 8 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"IDAT":
+            packed.append(content[place + 8 : place + 8 + size])
+        place += 12 + size
+    return len(zlib.decompressobj().decompress(b"".join(packed), needed)) == needed
 
 
 def _describe(decoded: Decoded, channels: int) -> dict[str, Any]:

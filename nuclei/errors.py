@@ -1,7 +1,18 @@
 """The one exception that a user sees, and the one place that turns it into a line on the screen."""
 
+import errno
 import sys
 from collections.abc import Callable
+from typing import NoReturn
+
+# What may befall any file that is written or read, and what helps. Other OSErrors are mistakes of ours.
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "make the folder writable, or work in another one",
+    errno.EACCES: "ask for it, or work in another folder",
+    errno.EPERM: "ask for it, or work in another folder",
+}
 
 
 class InputError(Exception):
@@ -9,9 +20,20 @@ class InputError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; end with one line on stderr and exit code 1 where it raises InputError."""
+    """Call `main`; end with one line on stderr and exit code 1 where input is bad, or a file cannot be written."""
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"{where}{error.strerror}: {REMEDIES[error.errno]}")
+
+
+def _end(message: str) -> NoReturn:
+    # One line on any screen, whatever a file's name or content brought in.
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)

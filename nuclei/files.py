@@ -1,11 +1,13 @@
 """Files that are whole or not there: everything is written to a temporary name, then renamed."""
 
+import errno
+import io
 import json
 import os
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +17,62 @@ import pandas as pd
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on any error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays the real one: NumPy, pandas and matplotlib choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _beside(path) as temporary:
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):  # what went wrong before says more
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; put it in the place of `path` on success, remove it on any error."""
+    with _beside(path) as temporary:
+        try:
+            temporary.mkdir()
+            yield temporary
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; an OSError about it speaks of `path`, which the user knows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    temporary.chmod(0o755)  # mkdtemp makes it private to its owner
+    # The suffix stays the real one: NumPy, pandas and matplotlib choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(str(temporary)):
+            error.filename = str(path)
+        raise
+
+
+def require_file(path: Path) -> None:
+    """Raise OSError unless `path` is a plain file: reading a pipe or a device may never end."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a plain file", str(path))
+
+
+class BoundedFile(io.FileIO):
+    """A file read in pieces of at most `most` bytes: zipfile takes a zip's list of members, of any length, in one."""
+
+    def __init__(self, path: Path, most: int):
+        super().__init__(path)
+        self.most = most
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > self.most:
+            raise OSError(errno.EFBIG, "too many members", str(self.name))
+        return super().read(size)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nuclei.classes import CLASSES
 from nuclei.crops import MEAN, STD
 from nuclei.errors import InputError
-from nuclei.files import replacing
+from nuclei.tensors import open_tensors, write_tensors
+
+LONGEST_DESCRIPTION = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class SmallCNN:
     widths: tuple[int, int]
     dropout: float
 
+    def __post_init__(self) -> None:
+        sizes = (self.channels in MEAN, len(self.filters) == 4, len(self.widths) == 2)
+        if not (all(sizes) and 0 <= self.dropout < 1):
+            raise ValueError("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths and a dropout below 1")
+
 
 @dataclass(frozen=True)
 class ResNet18:
@@ -43,6 +49,10 @@ class ResNet18:
 
     channels: int
     stem: str
+
+    def __post_init__(self) -> None:
+        if self.channels not in MEAN or self.stem not in ("pretrained", "no_pool", "small"):
+            raise ValueError("a ResNet18 has 1 or 3 channels and a stem that is pretrained, no_pool or small")
 
 
 Architecture = SmallCNN | ResNet18
@@ -123,9 +133,7 @@ def load_pretrained(network: nn.Module, weights: dict[str, Tensor]) -> None:
 def save_model(path: Path, model: Model) -> None:
     """Write the weights, with all else that predicting needs in the metadata. Byte-identical on a rerun."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
-    with replacing(path) as temporary:
-        # One entry: safetensors writes several in no fixed order.
-        save_file(tensors, temporary, metadata={"nuclei": json.dumps(_describe(model))})
+    write_tensors(path, tensors, {"nuclei": json.dumps(_describe(model))})
 
 
 def _describe(model: Model) -> dict[str, Any]:
@@ -140,22 +148,39 @@ def _describe(model: Model) -> dict[str, Any]:
 
 
 def load_model(path: Path) -> Model:
-    """Build the model that `path` describes, its network in evaluation mode. Raises InputError."""
+    """Build the model that `path` describes, its network in evaluation mode.
+
+    Raises InputError. Nothing larger than the file is built to find out that it does not fit.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["nuclei"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        kind = {"SmallCNN": SmallCNN, "ResNet18": ResNet18}[description["kind"]]
-        fields = description["architecture"].items()
-        architecture = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields})
+        with open_tensors(path) as file:
+            text = (file.metadata() or {})["nuclei"]
+            if len(text) > LONGEST_DESCRIPTION:
+                raise ValueError("endless metadata")
+            description = json.loads(text)
+            kind = {"SmallCNN": SmallCNN, "ResNet18": ResNet18}[description["kind"]]
+            fields = description["architecture"].items()
+            architecture = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields})
+            with torch.device("meta"):  # shapes alone
+                expected = {name: value.shape for name, value in build(architecture, seed=0).state_dict().items()}
+            shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if shapes != expected:
+                raise ValueError("weights of other shapes than its architecture has")
+            tensors = {name: file.get_tensor(name) for name in expected}
         model = Model(build(architecture, seed=0).eval(), architecture, description["temperature"])
         if description != json.loads(json.dumps(_describe(model))):
             raise ValueError("other classes or another normalisation")
         if not 0 < model.temperature < math.inf:
             raise ValueError("the temperature is not a positive number")
+        for name, value in model.network.state_dict().items():
+            if tensors[name].dtype != value.dtype:
+                raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
+            if not tensors[name].isfinite().all():
+                raise ValueError(f"{name} holds NaN or infinity")
         model.network.load_state_dict(tensors)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not a model of this project ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from None
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a model of this project ({reason}): copy or train it again") from None
     return model

@@ -1,20 +1,36 @@
 """params.yaml as one frozen, typed object: every range and unit stands here, every value in the file."""
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from nuclei.errors import InputError
+from nuclei.files import require_file
+
+LARGEST_FILE = 2**16  # bytes
+MOST_PROBLEMS = 5  # in one line
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
+Cores = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 BatchSize = Annotated[int, Field(ge=2, le=4096)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 ModelName = Literal["cnn", "resnet"]
+
+
+def _plain(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("should have no control characters")
+    return text
+
+
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 
 
 class Section(BaseModel):
@@ -24,14 +40,14 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    raw: Annotated[str, Field(min_length=1)]  # folder with train.zip, train.csv, test.zip, example.csv
+    raw: FileName  # folder with train.zip, train.csv, test.zip, example.csv
     channels: int  # 1: grey, 3: RGB
 
     @field_validator("channels")
     @classmethod
     def _grey_or_rgb(cls, value: int) -> int:
         if value not in (1, 3):
-            raise ValueError("1 or 3")
+            raise ValueError("should be 1 or 3")
         return value
 
 
@@ -102,7 +118,7 @@ class Tune(Section):
     lr: Range  # drawn log-uniformly
     batch_size: Annotated[list[BatchSize], Field(min_length=1)]
     widths: Annotated[list[Annotated[int, Field(ge=4, le=1024)]], Field(min_length=1)]  # of the CNN's two layers
-    cpus_per_trial: Count  # also the threads of a trial
+    cpus_per_trial: Cores  # also the threads of a trial
     gpus_per_trial: Annotated[float, Field(ge=0, le=64)]
 
 
@@ -117,7 +133,7 @@ class TrainModel(Section):
 
 
 class TrainResnet(TrainModel):
-    weights: Annotated[str, Field(min_length=1)]  # imagenet, none, or a file
+    weights: FileName  # imagenet, none, or a file
 
 
 class Crossval(Section):
@@ -173,7 +189,7 @@ class Params(Section):
     batch_size: BatchSize | None  # None: what `tune` found
     epochs: Epochs | None  # None: the model's own
     model: ModelName  # the headline
-    threads: Count
+    threads: Cores
     device: Literal["auto", "cpu", "cuda", "mps"]
     data: Data
     sample: Sample
@@ -193,21 +209,82 @@ class Params(Section):
     predict: Predict
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: no aliases, which can stand for any amount of text, no tags, no key twice, of which the last won."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _refuse("an alias: write out what it stands for", event)
+        if getattr(event, "tag", None):
+            raise _refuse("a tag: leave it out", event)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refuse("a key that is no name", key)
+            if key.value in seen:
+                raise _refuse(f"{key.value!a:.60} a second time: keep one", key)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _refuse(problem: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+
+
 def load_params(path: Path) -> Params:
     """Read and check the whole of `path`; raise InputError that names each wrong key, its value and what fits."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        require_file(path)
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(f"{path}: larger than {LARGEST_FILE // 2**10} KiB: expected the project's parameters")
+        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1
+        raise InputError(f"{path}: not plain YAML (line {line}: {error.problem}): correct it") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not plain YAML ({' '.join(str(error).split())}): correct it") from None
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}, got {e['input']!r:.60}" for e in error.errors()
-        ]
-        hint = (
-            " (YAML takes 1e-3 for text: write 0.001)" if any(e["type"] == "float_type" for e in error.errors()) else ""
-        )
-        raise InputError(f"{path}: {'; '.join(problems)}{hint}") from None
+        problems = [_describe(problem) for problem in error.errors(include_url=False)]
+    more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+    raise InputError(f"{path}: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
+
+
+def _describe(problem: ErrorDetails) -> str:
+    """Say which key is wrong, what its value is and what fits."""
+    key = ".".join(str(part) if str(part).isidentifier() else ascii(part) for part in problem["loc"]) or "the file"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: no such parameter; {_nearest(*map(str, problem['loc']))}"
+    if problem["type"] == "missing":
+        return f"{key}: missing: add it"
+    hint = " (YAML takes 1e-3 for text: write 0.001)" if problem["type"] == "float_type" else ""
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!a:.60}{hint}"
+
+
+def _nearest(*unknown: str) -> str:
+    """Name the parameter that was probably meant by `unknown`: a like one of its section, or else of another."""
+    *parents, name = unknown
+    everywhere = _keys(Params)
+    siblings = [key for key in everywhere if key.split(".")[:-1] == parents]
+    for keys, likeness in ((siblings, 0.6), (everywhere, 0.8)):
+        last = [key.split(".")[-1] for key in keys]
+        for like in get_close_matches(name, last, n=1, cutoff=likeness):
+            return f"did you mean {' or '.join(key for key in keys if key.split('.')[-1] == like)}?"
+    return f"expected one of {', '.join(siblings)}"
+
+
+def _keys(section: type[Section], prefix: str = "") -> list[str]:
+    """List the parameters of `section` and, dotted, of the sections in it."""
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+    return keys

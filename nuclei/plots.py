@@ -191,7 +191,7 @@ def plot_heat_maps(
     for place, row in enumerate(axes):
         crop = crops[place]
         row[0].imshow(crop.squeeze(), cmap="gray", vmin=0, vmax=255)
-        row[0].set_title(titles[place], fontsize=9)
+        row[0].set_title(titles[place], fontsize=9, parse_math=False)  # a file's name may hold a $
         for ax, (model, heat) in zip(row[1:], maps.items(), strict=True):
             reach = max(float(np.abs(heat[place]).max()), 1e-6)
             ax.imshow(crop.mean(axis=2), cmap="gray", vmin=0, vmax=255)

@@ -4,21 +4,32 @@ import socket
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.models import ResNet18_Weights
+from torchvision.models import ResNet18_Weights, resnet18
 
 from nuclei.errors import InputError
+from nuclei.tensors import load_plain, open_tensors
 
 TIMEOUT = 20  # seconds without an answer before a download counts as impossible
+MOST_VALUES = 2**25  # ResNet18 has 12 million
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def download_imagenet() -> dict[str, Tensor]:
-    """Return torchvision's ResNet18 weights (IMAGENET1K_V1), the download's hash checked. Raises OSError offline."""
+    """Return torchvision's ResNet18 weights (IMAGENET1K_V1), the download's hash checked.
+
+    Raises OSError offline, InputError where what is or was downloaded is not what it should be.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torch.hub passes none on
     try:
         return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True))
+    except OSError:
+        raise
+    except Exception:  # as in `read_weights`
+        raise InputError(
+            f"imagenet: what was downloaded to {torch.hub.get_dir()}/checkpoints is damaged: delete it and run again"
+        ) from None
     finally:
         socket.setdefaulttimeout(before)
 
@@ -29,10 +40,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises InputError where the file is missing, is neither, or holds no trained ResNet18.
     """
     try:
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
+        if path.suffix.lower() == ".safetensors":
+            with open_tensors(path) as file:
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            weights = load_plain(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); see train_resnet.weights") from None
     except Exception:  # what a broken file makes of torch's unpickler is anyone's guess
@@ -48,9 +60,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def check_trained(weights: dict[str, Tensor], source: Path | str) -> None:
-    """Raise InputError unless `weights` are those of a ResNet18 that was trained."""
+    """Raise InputError unless `weights` are finite numbers, those of a ResNet18 that was trained.
+
+    Its first convolution and its last layer may have other shapes.
+    """
+    with torch.device("meta"):  # shapes alone
+        expected = {name: value.shape for name, value in resnet18().state_dict().items()}
+    for name, shape in expected.items():
+        if name == "conv1.weight" or name.startswith("fc.") or name.endswith("num_batches_tracked"):
+            continue
+        if name not in weights:
+            raise InputError(f"{source}: not the weights of a ResNet18 ({name} is missing)")
+        if weights[name].shape != shape:
+            found = tuple(weights[name].shape)
+            raise InputError(f"{source}: not the weights of a ResNet18 ({name} is {found}, expected {tuple(shape)})")
     means = [value for name, value in weights.items() if name.endswith("running_mean")]
-    if len(means) != 20 or "layer4.1.bn2.running_mean" not in weights:
+    if len(means) != 20:
         raise InputError(f"{source}: not the weights of a ResNet18 ({len(means)} batch-norm layers, expected 20)")
+    if sum(value.numel() for value in weights.values()) > MOST_VALUES:
+        raise InputError(f"{source}: not the weights of a ResNet18 (more than {MOST_VALUES:,} numbers)")
+    for name, value in weights.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if value.layout != torch.strided or value.device.type == "meta" or value.dtype not in FLOATS:
+            raise InputError(f"{source}: {name} holds no plain numbers ({value.dtype}): save it as float32")
+        if not value.isfinite().all():
+            raise InputError(f"{source}: {name} holds NaN or infinity: give weights that were trained well")
     if not any(mean.any() for mean in means):
         raise InputError(f"{source}: never trained (all batch-norm means are zero): give weights that were")

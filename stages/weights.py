@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from nuclei.errors import InputError, run
-from nuclei.files import replacing, write_json
+from nuclei.files import write_json
 from nuclei.params import load_params
 from nuclei.pretrained import check_trained, download_imagenet, read_weights
+from nuclei.tensors import write_tensors
 
 
 def main() -> None:
@@ -31,8 +30,7 @@ def main() -> None:
             check_trained(weights, "imagenet")
     else:
         weights = read_weights(Path(asked))
-    with replacing(Path("data/weights/resnet18.safetensors")) as temporary:
-        save_file(weights, temporary)
+    write_tensors(Path("data/weights/resnet18.safetensors"), weights)
     write_json(Path("reports/weights.json"), {"asked": asked, "used": used})
 
 

@@ -84,6 +84,19 @@ def clone_project(path: Path) -> Clone:
     return clone
 
 
+def run_stage(name: str, folder: Path, **options) -> subprocess.CompletedProcess:
+    """Run a stage in `folder` as DVC would, without DVC."""
+    return subprocess.run(
+        [sys.executable, "-m", f"stages.{name}"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
 @pytest.fixture
 def new_clone(tmp_path: Path) -> Callable[[], Clone]:
     return lambda: clone_project(tmp_path)
