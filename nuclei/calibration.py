@@ -1,31 +1,11 @@
-"""What a probability is worth: temperature, reliability, abstention, conformal sets."""
+"""What a probability is worth: reliability, abstention, conformal sets."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from nuclei.metrics import confidence_bins
-
-TEMPERATURES = 0.05, 20.0  # a fold without any error would ask for 0
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature that makes softmax(logits / temperature) most likely, between 0.05 and 20.
-
-    logits: float (N, K), of crops that the network did not train on; labels: int (N,).
-    Above 1: the network was too sure; below: not sure enough. What it predicts stays the same.
-    Source: Guo et al. 2017, "On calibration of modern neural networks", section 4.2.
-    """
-    logits, rows = logits.astype(np.float64), np.arange(len(labels))
-
-    def loss(log_temperature: float) -> float:
-        return -log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean()
-
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
 
 
 def reliability_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> pd.DataFrame:

@@ -14,12 +14,6 @@ FEWEST_GROUPS = 6  # that can tell two models apart: of five, all lean to the sa
 VALUES_AT_ONCE = 4_000_000  # resamples x crops that are weighed together: memory stays flat
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn logits (N, K) into probabilities, float64 (N, K)."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
 def score(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str, float]:
     """Score probabilities (N, K) against labels, int (N,).
 

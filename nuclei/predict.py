@@ -7,8 +7,8 @@ from torch import nn
 
 from nuclei.crops import normalise, turn
 from nuclei.device import autocast
-from nuclei.metrics import softmax
 from nuclei.models import Model
+from nuclei.temperature import softmax
 
 BATCH_SIZE = 128  # the fastest on two cores, and small enough for any GPU
 
@@ -37,7 +37,7 @@ def predict_probabilities(
     model: Model, crops: np.ndarray, device: torch.device, precision: str, tta: bool = False
 ) -> np.ndarray:
     """Return the calibrated probability of each class, float64 (N, K); the rest as in `predict_logits`."""
-    return softmax(predict_logits(model.network.to(device), crops, device, precision, tta) / model.temperature)
+    return softmax(predict_logits(model.network.to(device), crops, device, precision, tta), model.temperature)
 
 
 def tabulate(index: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:

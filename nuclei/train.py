@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nuclei.calibration import fit_temperature
 from nuclei.crops import Labelled
 from nuclei.fit import Epoch, Recipe, fit, keep_best
 from nuclei.models import Architecture, Model, ResNet18, SmallCNN, build, load_pretrained
 from nuclei.params import ModelName, Params
 from nuclei.predict import predict_logits
+from nuclei.temperature import fit_temperature
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from nuclei.device import choose_device
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.folds import roles
-from nuclei.metrics import calibration_error, compare, draw_resamples, score, score_classes, score_intervals, softmax
+from nuclei.metrics import calibration_error, compare, draw_resamples, score, score_classes, score_intervals
 from nuclei.models import load_model
 from nuclei.params import load_params
 from nuclei.plots import TITLES, plot_abstention, plot_confusion, plot_curves, plot_reliability, save_figure
 from nuclei.predict import predict_logits, predict_probabilities, tabulate
+from nuclei.temperature import softmax
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     for name in ("cnn", "resnet"):
         model = load_model(Path(f"data/models/{name}.safetensors"))
         logits = predict_logits(model.network.to(device), crops[rows], *how)
-        probabilities, unscaled = softmax(logits / model.temperature), softmax(logits)
+        probabilities, unscaled = softmax(logits, model.temperature), softmax(logits)
         of_validation = predict_probabilities(model, crops[others], *how)
         threshold = conformal_threshold(validation["Label"].to_numpy(), of_validation, params.evaluate.coverage)
         sets = conformal_sets(probabilities, threshold)

@@ -2,17 +2,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss
 
 from nuclei.calibration import (
     abstention_curve,
     conformal_sets,
     conformal_threshold,
-    fit_temperature,
     reliability_curve,
     score_sets,
 )
-from nuclei.metrics import calibration_error, softmax
+from nuclei.metrics import calibration_error
+from nuclei.temperature import softmax
 
 
 def calibrated(n, seed=0, classes=4):
@@ -21,31 +20,6 @@ def calibrated(n, seed=0, classes=4):
     logits = rng.normal(0, 2, (n, classes)).astype(np.float32)
     labels = (rng.random((n, 1)) > np.cumsum(softmax(logits), axis=1)).sum(axis=1)
     return logits, labels.clip(max=classes - 1)
-
-
-@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5])
-def test_the_temperature_undoes_a_network_that_is_too_sure_or_not_sure_enough(factor):
-    logits, labels = calibrated(20000)
-    assert fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.03)
-    scaled = softmax(factor * logits / fit_temperature(factor * logits, labels))
-    assert calibration_error(labels, scaled, bins=10) < 0.01
-
-
-@given(st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
-def test_no_other_temperature_is_likelier(seed):
-    logits, labels = calibrated(50, seed)
-    best = fit_temperature(logits, labels)
-    loss = log_loss(labels, softmax(logits / best), labels=range(4))
-    for other in (best * 0.99, best * 1.01, 0.5, 1.0, 2.0):
-        if 0.05 <= other <= 20:
-            assert loss <= log_loss(labels, softmax(logits / other), labels=range(4)) + 1e-9
-
-
-def test_a_fold_without_errors_or_with_nothing_but_errors_has_a_temperature_too():
-    logits = 0.5 * np.eye(4, dtype=np.float32)
-    assert fit_temperature(logits, np.arange(4)) == pytest.approx(0.05, rel=1e-3)
-    assert fit_temperature(logits, np.arange(4)[::-1]) == pytest.approx(20, rel=1e-3)
 
 
 def test_the_reliability_curve_has_the_means_of_each_bin():

@@ -9,10 +9,10 @@ from torch import nn
 from nuclei.crops import Labelled
 from nuclei.errors import InputError
 from nuclei.fit import Epoch, Recipe, fit, keep_best
-from nuclei.metrics import softmax
 from nuclei.models import SmallCNN, build
 from nuclei.params import Train
 from nuclei.predict import predict_logits
+from nuclei.temperature import softmax
 
 CPU = torch.device("cpu")
 TRAIN = Train(

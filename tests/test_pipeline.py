@@ -364,7 +364,7 @@ def test_the_library_imports_nothing_of_the_stages():
 ORDER = [
     ("errors", "classes"),
     ("files",),
-    ("params", "device", "metrics", "tensors"),
+    ("params", "device", "metrics", "tensors", "temperature"),
     ("archive", "sample", "overlap", "folds", "crops", "calibration", "review"),
     ("mosaic", "leakage", "models"),
     ("predict",),

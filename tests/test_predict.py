@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from nuclei.crops import normalise, turn
-from nuclei.metrics import softmax
 from nuclei.models import Model, SmallCNN
 from nuclei.predict import BATCH_SIZE, predict_logits, predict_probabilities, tabulate
+from nuclei.temperature import softmax
 
 CPU = torch.device("cpu")
 
