@@ -24,8 +24,8 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
     folds, bins = roles(params.split.folds), params.evaluate.bins
-    rows, others = (np.flatnonzero(split["Fold"].isin(some)) for some in (folds.holdout, folds.validation))
-    holdout, validation = split.iloc[rows], split.iloc[others]
+    rows, validation_rows = (np.flatnonzero(split["Fold"].isin(some)) for some in (folds.holdout, folds.validation))
+    holdout, validation = split.iloc[rows], split.iloc[validation_rows]
     labels, groups = holdout["Label"].to_numpy(), holdout["Group"].to_numpy()
     resamples = draw_resamples(groups, params.evaluate.resamples, params.evaluate.seed)
     device = choose_device(params.device, params.threads)
@@ -35,7 +35,7 @@ def main() -> None:
         model = load_model(Path(f"data/models/{name}.safetensors"))
         logits = predict_logits(model.network.to(device), crops[rows], *how)
         probabilities, unscaled = softmax(logits, model.temperature), softmax(logits)
-        of_validation = predict_probabilities(model, crops[others], *how)
+        of_validation = predict_probabilities(model, crops[validation_rows], *how)
         threshold = conformal_threshold(validation["Label"].to_numpy(), of_validation, params.evaluate.coverage)
         sets = conformal_sets(probabilities, threshold)
         scores = score(labels, probabilities, bins)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from nuclei.errors import run
 from nuclei.files import read_csv, replacing_folder, write_json
-from nuclei.folds import check_training, roles
 from nuclei.params import Params, load_params
 
 
@@ -23,6 +22,7 @@ def train_folds(params: Params, folder: Path) -> None:
 
     from nuclei.crops import open_crops, select
     from nuclei.device import choose_device
+    from nuclei.folds import check_training, roles
     from nuclei.models import save_model
     from nuclei.train import plan, train
 
