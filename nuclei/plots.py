@@ -157,7 +157,8 @@ def plot_gallery(crops: np.ndarray, captions: Sequence[str], title: str, columns
         ax.set_axis_off()
         if place < len(crops):
             ax.imshow(crops[place].squeeze(), cmap="gray", vmin=0, vmax=255)
-            ax.text(0.5, -0.05, captions[place], transform=ax.transAxes, ha="center", va="top", fontsize=8)
+            style = {"ha": "center", "va": "top", "fontsize": 8, "parse_math": False}  # a file's name may hold a $
+            ax.text(0.5, -0.05, captions[place], transform=ax.transAxes, **style)
     return figure
 
 
