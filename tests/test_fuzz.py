@@ -36,7 +36,7 @@ with io.BytesIO() as buffer:
 
 def fuzz(share: float = 1.0) -> Callable:
     return settings(
-        max_examples=int(share * int(EXAMPLES or 200)),
+        max_examples=int(share * int(EXAMPLES or 100)),
         derandomize=not EXAMPLES,
         database=None,
         deadline=None,

@@ -176,6 +176,7 @@ def test_a_pickle_in_place_of_weights_runs_nothing(name, how, tmp_path, monkeypa
     assert not (tmp_path / "bomb").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("how", ["pickle", "torch", "torch of before 2020"])
 def test_a_pickle_in_place_of_what_was_downloaded_runs_nothing(how, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
