@@ -178,6 +178,10 @@ def load_model(path: Path) -> Model:
             if not tensors[name].isfinite().all():
                 raise ValueError(f"{name} holds NaN or infinity")
         model.network.load_state_dict(tensors)
+        with torch.inference_mode():
+            ramp = torch.linspace(-2, 2, architecture.channels * 10_000).view(1, architecture.channels, 100, 100)
+            if not model.network(ramp).isfinite().all():
+                raise ValueError("it answers with NaN or infinity")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from None
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:

@@ -1,10 +1,12 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei.files import replacing, replacing_folder, write_csv, write_json
+from nuclei.files import BoundedFile, replacing, replacing_folder, require_file, write_csv, write_json
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -47,6 +49,49 @@ def test_a_failure_keeps_the_old_folder_and_leaves_nothing_beside_it(tmp_path):
         raise ZeroDivisionError
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_killed_run_left_is_no_obstacle(tmp_path):
+    folder = tmp_path / "crops"
+    left = tmp_path / f".crops.{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "half").touch()
+    with replacing_folder(folder) as temporary:
+        assert list(temporary.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("replace", [replacing, replacing_folder])
+def test_an_error_of_the_disk_names_the_file_that_the_user_knows(replace, tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, replace(tmp_path / "new") as temporary:
+        raise OSError(errno.ENOSPC, "No space left on device", str(temporary / "part"))
+    assert caught.value.filename == str(tmp_path / "new")
+    with pytest.raises(OSError, match="No space left") as caught, replace(tmp_path / "new"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as writing to an open file does
+    assert caught.value.filename == str(tmp_path / "new")
+    with pytest.raises(OSError, match="old") as caught, replace(tmp_path / "new"):
+        (tmp_path / "old").read_text()
+    assert caught.value.filename == str(tmp_path / "old")
+
+
+def test_a_file_is_read_in_pieces_of_a_size(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(100))
+    with BoundedFile(tmp_path / "file", 50) as file:
+        assert file.read(50) == bytes(50)
+        with pytest.raises(OSError, match="too many members"):
+            file.read(51)
+        assert file.read() == bytes(50)
+
+
+def test_only_plain_files_will_do(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    require_file(tmp_path / "file")
+    require_file(tmp_path / "link")
+    for name, error in {"": IsADirectoryError, "missing": FileNotFoundError, "pipe": OSError}.items():
+        with pytest.raises(error):
+            require_file(tmp_path / name)
 
 
 def test_json_keeps_its_order_and_refuses_nan(tmp_path):

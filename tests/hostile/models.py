@@ -171,6 +171,8 @@ CHECKPOINTS: Cases = {
     "something more that it says": (says(author="x"), no_model("other classes or another normalisation")),
     "a weight that is not a number": (weight(with_one(float("nan"))), no_model("0.weight holds NaN or infinity")),
     "an endless weight": (weight(with_one(float("-inf"))), no_model("0.weight holds NaN or infinity")),
+    "weights of 1e38": (weight(lambda value: 1e38 * value.sign()), no_model("it answers with NaN or infinity")),
+    "a negative variance": (weight(with_one(-1), "1.running_var"), no_model("it answers with NaN or infinity")),
     "half precision": (weight(Tensor.half), no_model("0.weight is torch.float16, not torch.float32")),
     "double precision": (weight(Tensor.double), no_model("0.weight is torch.float64, not torch.float32")),
     "whole numbers": (weight(Tensor.char), no_model("0.weight is torch.int8, not torch.float32")),

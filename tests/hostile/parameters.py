@@ -28,6 +28,10 @@ def edit(old: str, new: str) -> Callable[[Path], object]:
     return change
 
 
+def section(name: str, value: object) -> Callable[[Path], object]:
+    return lambda path: path.write_text(yaml.safe_dump(yaml.safe_load(GOOD) | {name: value}))
+
+
 def add(line: str) -> Callable[[Path], object]:
     return text(f"{GOOD}\n{line}\n")
 
@@ -64,8 +68,8 @@ PARAMETERS: Cases = {
     "nothing": (edit("threads: 2", "threads:"), Refused("threads: Input should be a valid integer, got None")),
     "a day": (edit("threads: 2", "threads: 2026-01-01"), Refused("threads: Input should be a valid integer, got date")),
     "a list": (edit("threads: 2", "threads: [2]"), Refused("threads: Input should be a valid integer, got [2]")),
-    "a number for a section": (edit("  tta: true", "  7"), Refused("predict: Input should be a valid dictionary")),
-    "a list for a section": (edit("  tta: true", "  - tta: true"), Refused("predict: Input should be a valid dict")),
+    "a number for a section": (section("predict", 7), Refused("predict: Input should be a valid dictionary")),
+    "a list for a section": (section("predict", [True]), Refused("predict: Input should be a valid dictionary")),
     "a device that is none": (edit("device: auto", "device: gpu"), Refused("device: Input should be 'auto', 'cpu', ")),
     "a capital letter": (edit("device: auto", "device: CPU"), Refused("device: Input should be 'auto', 'cpu', ")),
     "10,000 values where a few fit": (
