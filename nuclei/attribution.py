@@ -21,7 +21,7 @@ from nuclei.device import autocast
 from nuclei.params import Explain
 
 CROPS_A_PASS = 4
-IMAGES_A_PASS = 128  # crops times windows or samples that go through the network together: the fastest on two cores
+IMAGES_A_PASS = 256  # crops times windows, or samples times steps: what goes through the network together
 
 # Takes a network, inputs (N, C, H, W) normalised, targets (N,) and a seed a crop; returns maps (N, H, W).
 Method = Callable[[nn.Module, Tensor, Tensor, Sequence[int]], Tensor]

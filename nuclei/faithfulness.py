@@ -11,7 +11,7 @@ from nuclei.nucleus import centre_disc, centre_nucleus
 
 CELL = 10  # pixels a side: crops are hidden and shown, and maps compared, square by square
 CROPS_AT_ONCE = 64
-RANDOM_ORDERS = 4  # a crop
+RANDOM_ORDERS = 2  # a crop
 
 Predict = Callable[[np.ndarray], np.ndarray]  # crops, uint8 (N, H, W, C), to probabilities (N, K)
 Maps = Mapping[str, np.ndarray]  # of each method, float (N, H, W)
@@ -22,7 +22,8 @@ class Explained:
     """What one network looks at.
 
     predict: the network; targets: int (N,), the classes that the maps explain; maps: of N crops;
-    moved, untrained: of the M crops that are checked: each moved by `shift` by one pixel; by random weights
+    moved, untrained: of the M crops, and those methods, that are checked: of the crop after `shift` by one pixel, and
+    by the same network with random weights
     """
 
     predict: Predict
@@ -69,9 +70,9 @@ def pick(maps: Maps, rows: np.ndarray) -> Maps:
 
 
 def _correlate(one: Maps, other: Maps, crops: np.ndarray) -> pd.Series:
-    """Return the rank correlations of two sets of maps of the same crops, by Method and Crop."""
+    """Return the rank correlations of two sets of maps of the same crops, by Method (of `other`) and Crop."""
     return pd.concat(
-        {method: pd.Series(rank_correlation(one[method], other[method]), crops, float) for method in one},
+        {method: pd.Series(rank_correlation(one[method], maps), crops, float) for method, maps in other.items()},
         names=["Method", "Crop"],
     )
 

@@ -181,8 +181,9 @@ class Occlusion(Section):
 class Explain(Section):
     seed: Seed
     crops: Annotated[int, Field(ge=1, le=1000)]  # a class: half of them right ones, half wrong ones
-    checks: Annotated[int, Field(ge=1, le=1000)]  # a class, of these: shifted, and shown to random weights
-    occlusion: Annotated[list[Occlusion], Field(min_length=1, max_length=10)]
+    errors: Annotated[int, Field(ge=0, le=1000)]  # the worst of all classes, in a gallery of their own
+    checks: Annotated[int, Field(ge=1, le=1000)]  # of `crops`: moved by a pixel, and shown to random weights
+    occlusion: Annotated[list[Occlusion], Field(min_length=1, max_length=10)]  # only the first one is checked
     noise: Annotated[float, Field(ge=0, le=1)]  # standard deviation, as a share of a crop's range of values
     noise_samples: Annotated[int, Field(ge=1, le=1000)]  # noisy copies that integrated gradients are averaged over
     steps: Annotated[int, Field(ge=1, le=256)]  # of the integral

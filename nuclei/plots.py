@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -31,10 +32,14 @@ FOLD_COLOURS = np.array(
 LINE_COLOURS = FOLD_COLOURS / 255
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG: the same figure, the same bytes."""
+def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
+    """Write a PNG: the same figure, the same bytes. With a palette of `colours`, it is half as large."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        if colours:
+            with Image.open(temporary) as image:
+                flat = image.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            flat.save(temporary, optimize=True)
 
 
 def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
@@ -193,32 +198,48 @@ def plot_attributions(
     """Draw a row a crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
 
     crops: uint8 (N, H, W, C); nuclei: bool (N, H, W); titles: N; maps: float (N, H, W) a model and method;
-    captions: N a model. Purple speaks against the predicted class, orange for it, and the stronger it is, the more it
-    covers. Each map is smoothed over SMOOTHING pixels and on its own scale, whose end is written under it.
+    captions: N a model, what it says of each crop. Purple speaks against that, orange for it, and the stronger it is,
+    the more it covers. Each map is smoothed over SMOOTHING pixels and on its own scale, whose end is written under it.
+    Without crops, a sentence.
     """
     count = len(crops)
-    widths = [1.0, *(width for own in maps.values() for width in (0.12, *[1.0] * len(own)))]  # a gap before each model
-    inches = np.array([0.4 + 1.3 * sum(widths), 0.8 + 1.85 * count])
-    figure = Figure(figsize=tuple(inches))
-    grid = figure.add_gridspec(count, len(widths), width_ratios=widths, wspace=0.06, hspace=0.42)
-    grid.update(left=0.1 / inches[0], right=1 - 0.1 / inches[0], top=1 - 0.4 / inches[1], bottom=0.9 / inches[1])
-    for row in range(count):
-        ax = _panel(figure, grid[row, 0], crops[row].squeeze(), titles[row])
+    if not count:
+        figure = Figure(figsize=(6, 0.6))
+        figure.text(0.5, 0.5, "There is no such crop in the held-out fold.", ha="center", va="center")
+        return figure
+    widths = [1.0]
+    for own in maps.values():
+        widths += [0.15, *[1.0] * len(own)]  # a gap before each model
+    width, height = 0.2 + 1.4 * sum(widths), 0.95 + 2.05 * count  # inches
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        count,
+        len(widths),
+        width_ratios=widths,
+        wspace=0.06,
+        hspace=0.55,
+        left=0.1 / width,
+        right=1 - 0.1 / width,
+        bottom=1 / height,
+        top=1 - 0.45 / height,
+    )
+    for row, crop in enumerate(crops):
+        ax = _panel(figure, grid[row, 0], crop.squeeze(), titles[row])
         ax.contour(nuclei[row], levels=[0.5], colors="black", linewidths=1, linestyles=":")
         column = 1
         for model, own in maps.items():
-            for place, (method, values) in enumerate(own.items()):
-                column += 1
-                title = "" if place else f"{TITLES[model]}: {captions[model][row]}"
-                ax = _panel(figure, grid[row, column], crops[row].mean(axis=2), title)
+            for place, (method, values) in enumerate(own.items(), start=1):
+                title = f"{TITLES[model]}\n{captions[model][row]}" if place == 1 else ""
+                ax = _panel(figure, grid[row, column + place], crop.mean(axis=2), title)
                 smooth = gaussian_filter(values[row], SMOOTHING)
-                reach = max(float(np.abs(smooth).max()), 1e-12)
-                ax.imshow(smooth / reach, cmap=SIGNED, vmin=-1, vmax=1, alpha=0.9 * np.abs(smooth) / reach)
-                ax.set_xlabel(f"{method_title(method)}\n±{reach:.2g}", fontsize=7, labelpad=2)
-            column += 1
-    bar = figure.add_axes((0.5 - 1.5 / inches[0], 0.3 / inches[1], 3 / inches[0], 0.12 / inches[1]))
+                reach = np.abs(smooth).max()
+                heat = smooth / max(reach, 1e-12)
+                ax.imshow(heat, cmap=SIGNED, vmin=-1, vmax=1, alpha=0.9 * np.abs(heat))
+                ax.set_xlabel(f"{method_title(method)}\n±{reach:.2g}", fontsize=8, labelpad=2)
+            column += 1 + len(own)
+    bar = figure.add_axes((0.5 - 1.5 / width, 0.35 / height, 3 / width, 0.12 / height))
     figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=bar, orientation="horizontal", ticks=[-1, 0, 1])
-    bar.set_xticklabels(["against the predicted class", "no effect", "for it"], fontsize=8)
+    bar.set_xticklabels(["against the predicted class", "no effect", "for it"], fontsize=9)
     return figure
 
 
@@ -226,7 +247,7 @@ def _panel(figure: Figure, place: SubplotSpec, image: np.ndarray, title: str) ->
     ax = figure.add_subplot(place, xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.imshow(image, cmap="gray", vmin=0, vmax=255)
-    ax.set_title(title, fontsize=8, loc="left", pad=3)
+    ax.set_title(title, fontsize=9, loc="left", pad=3, parse_math=False)  # a file's name may hold a $
     return ax
 
 
