@@ -121,11 +121,15 @@ def score_maps(
 
 
 def average(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over the crops, and the number of Crops, of each Model, Weights and Method."""
+    """Return the means over the crops, and the number of Crops, of each Model, Weights and Method.
+
+    Deletion_error, Insertion_error: standard errors of the two gains
+    """
     groups = scores.groupby(["Model", "Weights", "Method"], sort=False)
     means = groups.mean().drop(columns="Crop")
     means.insert(0, "Crops", groups.size())
-    return means.reset_index()
+    errors = groups[["Deletion_gain", "Insertion_gain"]].sem()
+    return means.assign(Deletion_error=errors["Deletion_gain"], Insertion_error=errors["Insertion_gain"]).reset_index()
 
 
 def metrics(means: pd.DataFrame, model: str) -> dict[str, dict[str, float]]:

@@ -155,6 +155,9 @@ def test_each_model_has_a_row_a_method_for_trained_and_for_random_weights():
     assert cnn["Stability"] > 0.5 and cnn["Agreement"] < -0.9
     assert abs(means.loc["resnet", "trained", "a"]["Stability"]) < 0.4
     assert means.loc["resnet", "random", "a"]["Agreement"] < -0.9  # with the trained network's maps
+    gains = scores.loc[scores["Model"].eq("cnn") & scores["Method"].eq("a"), ["Weights", "Deletion_gain"]]
+    gains = gains.loc[gains["Weights"] == "trained", "Deletion_gain"]
+    assert cnn["Deletion_error"] == pytest.approx(gains.std() / 4**0.5)
     random = scores[scores["Weights"] == "random"]
     assert random["Crop"].tolist() == [1, 3, 1, 3] and random["Stability"].isna().all()
 
@@ -189,6 +192,7 @@ RULES = Train(
 SETTINGS = Explain(
     seed=0,
     crops=1,
+    errors=1,
     checks=1,
     occlusion=[{"window": 20, "stride": 20}],
     noise=0.05,
@@ -229,18 +233,16 @@ def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):
         return predict_probabilities(trained, crops, CPU, "float32")
 
     assert (predict(data.crops).argmax(axis=1) == data.labels).mean() > 0.8
-    networks = {"trained": trained.network} | {seed: build(SHAPE, seed) for seed in range(1, 7)}
+    networks = {"trained": trained.network} | {f"seed {seed}": build(SHAPE, seed) for seed in range(1, 7)}
     maps = {
-        (method, weights): own
+        f"{method}, {weights}": own
         for weights, network in networks.items()
         for method, own in attribute(network, data.crops, data.labels, seeds, ways, CPU).items()
     }
     scores, _ = score_maps(predict, data.crops, data.labels, maps, SETTINGS.points, seed=0)
-    scores["Gain"] = scores["Deletion_gain"] + scores["Insertion_gain"]
-    gains = scores.groupby("Method")["Gain"].mean()
-    print(gains)
+    gains = (scores["Deletion_gain"] + scores["Insertion_gain"]).groupby("Method").mean()
     for method in ways:
-        learned = gains[method, "trained"]
-        chance = np.array([gains[method, seed] for seed in range(1, 7)])
+        learned = gains[f"{method}, trained"]
+        chance = np.array([gains[f"{method}, seed {seed}"] for seed in range(1, 7)])
         assert learned > 0.25, method
         assert abs(chance.mean()) < 0.3 * learned and learned > chance.max(), method
