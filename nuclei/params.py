@@ -167,16 +167,35 @@ class Review(Section):
     crops: Annotated[int, Field(ge=1, le=1000)]  # in the picture; the table has all
 
 
-class Explain(Section):
-    crops: Annotated[int, Field(ge=1, le=1000)]  # a class: half of them right ones, half wrong ones
+class Occlusion(Section):
     window: Annotated[int, Field(ge=1, le=100)]  # pixels
     stride: Annotated[int, Field(ge=1, le=100)]  # pixels
 
     @model_validator(mode="after")
-    def _covered(self) -> "Explain":
+    def _covered(self) -> "Occlusion":
         if self.stride > self.window:
             raise ValueError("stride must not exceed window")
         return self
+
+
+class Explain(Section):
+    seed: Seed
+    crops: Annotated[int, Field(ge=1, le=1000)]  # a class: half of them right ones, half wrong ones
+    errors: Annotated[int, Field(ge=0, le=1000)]  # the worst of all classes, in a gallery of their own
+    checks: Annotated[int, Field(ge=1, le=1000)]  # of `crops`: moved by a pixel, and shown to random weights
+    occlusion: Annotated[list[Occlusion], Field(min_length=1, max_length=10)]  # only the first one is checked
+    noise: Annotated[float, Field(ge=0, le=1)]  # standard deviation, as a share of a crop's range of values
+    noise_samples: Annotated[int, Field(ge=1, le=1000)]  # noisy copies that integrated gradients are averaged over
+    steps: Annotated[int, Field(ge=1, le=256)]  # of the integral
+    shap_samples: Annotated[int, Field(ge=1, le=256)]  # of GradientSHAP
+    points: Annotated[int, Field(ge=2, le=100)]  # of the deletion and insertion curves
+
+    @field_validator("occlusion")
+    @classmethod
+    def _one_a_window(cls, value: list[Occlusion]) -> list[Occlusion]:
+        if len({own.window for own in value}) < len(value):
+            raise ValueError("two of one window")
+        return value
 
 
 class Predict(Section):

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from nuclei.files import replacing
@@ -17,16 +22,24 @@ DPI = 144
 TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
 COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
 
+SIGNED = "PuOr_r"  # purple, white, orange: told apart by colour-blind readers
+SMOOTHING = 2  # pixels: finer structure of the gradients does not survive a shift by one pixel
+
 # Okabe & Ito's without black and yellow, RGB; fold k has the colour k modulo 6.
 FOLD_COLOURS = np.array(
     [[213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]], np.uint8
 )
+LINE_COLOURS = FOLD_COLOURS / 255
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG: the same figure, the same bytes."""
+def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
+    """Write a PNG: the same figure, the same bytes. With a palette of `colours`, it is half as large."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        if colours:
+            with Image.open(temporary) as image:
+                flat = image.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            flat.save(temporary, optimize=True)
 
 
 def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
@@ -176,29 +189,95 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def plot_heat_maps(
+def plot_attributions(
     crops: np.ndarray,
+    nuclei: np.ndarray,
     titles: Sequence[str],
-    maps: Mapping[str, np.ndarray],
+    maps: Mapping[str, Mapping[str, np.ndarray]],
     captions: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """Draw a row a crop: the crop, then each model's heat map over its grey version.
+    """Draw a row a crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
 
-    crops: uint8 (N, H, W, C); titles: N; maps: float (N, H, W) a model; captions: N a model.
-    Colours run from blue (against the predicted class) over nothing to orange (for it), each map on its own scale.
+    crops: uint8 (N, H, W, C); nuclei: bool (N, H, W); titles: N; maps: float (N, H, W) a model and method;
+    captions: N a model, what it says of each crop. Purple speaks against that, orange for it, and the stronger it is,
+    the more it covers. Each map is smoothed over SMOOTHING pixels and on its own scale, whose end is written under it.
+    Without crops, a sentence.
     """
-    figure = Figure(figsize=(2.6 * (1 + len(maps)), 2.7 * len(crops)), layout="constrained")
-    axes = figure.subplots(len(crops), 1 + len(maps), squeeze=False)
-    for place, row in enumerate(axes):
-        crop = crops[place]
-        row[0].imshow(crop.squeeze(), cmap="gray", vmin=0, vmax=255)
-        row[0].set_title(titles[place], fontsize=9, parse_math=False)  # a file's name may hold a $
-        for ax, (model, heat) in zip(row[1:], maps.items(), strict=True):
-            reach = max(float(np.abs(heat[place]).max()), 1e-6)
-            ax.imshow(crop.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-            image = ax.imshow(heat[place], cmap="PuOr_r", norm=TwoSlopeNorm(0, -reach, reach), alpha=0.6)
-            figure.colorbar(image, ax=ax, shrink=0.7)
-            ax.set_title(f"{TITLES[model]}: {captions[model][place]}", fontsize=9)
-        for ax in row:
-            ax.set_axis_off()
+    count = len(crops)
+    if not count:
+        figure = Figure(figsize=(6, 0.6))
+        figure.text(0.5, 0.5, "There is no such crop in the held-out fold.", ha="center", va="center")
+        return figure
+    widths = [1.0]
+    for own in maps.values():
+        widths += [0.15, *[1.0] * len(own)]  # a gap before each model
+    width, height = 0.2 + 1.4 * sum(widths), 0.95 + 2.05 * count  # inches
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        count,
+        len(widths),
+        width_ratios=widths,
+        wspace=0.06,
+        hspace=0.55,
+        left=0.1 / width,
+        right=1 - 0.1 / width,
+        bottom=1 / height,
+        top=1 - 0.45 / height,
+    )
+    for row, crop in enumerate(crops):
+        ax = _panel(figure, grid[row, 0], crop.squeeze(), titles[row])
+        ax.contour(nuclei[row], levels=[0.5], colors="black", linewidths=1, linestyles=":")
+        column = 1
+        for model, own in maps.items():
+            for place, (method, values) in enumerate(own.items(), start=1):
+                title = f"{TITLES[model]}\n{captions[model][row]}" if place == 1 else ""
+                ax = _panel(figure, grid[row, column + place], crop.mean(axis=2), title)
+                smooth = gaussian_filter(values[row], SMOOTHING)
+                reach = np.abs(smooth).max()
+                heat = smooth / max(reach, 1e-12)
+                ax.imshow(heat, cmap=SIGNED, vmin=-1, vmax=1, alpha=0.9 * np.abs(heat))
+                ax.set_xlabel(f"{method_title(method)}\n±{reach:.2g}", fontsize=8, labelpad=2)
+            column += 1 + len(own)
+    bar = figure.add_axes((0.5 - 1.5 / width, 0.35 / height, 3 / width, 0.12 / height))
+    figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=bar, orientation="horizontal", ticks=[-1, 0, 1])
+    bar.set_xticklabels(["against the predicted class", "no effect", "for it"], fontsize=9)
+    return figure
+
+
+def _panel(figure: Figure, place: SubplotSpec, image: np.ndarray, title: str) -> Axes:
+    ax = figure.add_subplot(place, xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    ax.set_title(title, fontsize=9, loc="left", pad=3, parse_math=False)  # a file's name may hold a $
+    return ax
+
+
+def method_title(method: str) -> str:
+    """Return the name of a method of `attribution` as text: occlusion_20, occlusion 20."""
+    names = {"gradient_shap": "GradientSHAP", "grad_cam": "Grad-CAM"}
+    return names.get(method, method.replace("_", " "))
+
+
+def plot_fill_curves(curves: pd.DataFrame) -> Figure:
+    """Draw the deletion and insertion curves of `score_models`, a row a model, a line a method."""
+    models = list(curves["Model"].unique())
+    figure = Figure(figsize=(10, 3.6 * len(models)), layout="constrained")
+    axes = figure.subplots(len(models), 2, sharex=True, sharey=True, squeeze=False)
+    for row, model in zip(axes, models, strict=True):
+        for ax, curve in zip(row, ("deletion", "insertion"), strict=True):
+            some = curves[(curves["Model"] == model) & (curves["Curve"] == curve)]
+            for number, (method, line) in enumerate(some.groupby("Method", sort=False)):
+                chance = method == "random_order"
+                ax.plot(
+                    line["Share"],
+                    line["Probability"],
+                    color="black" if chance else LINE_COLOURS[(number - 1) % len(LINE_COLOURS)],
+                    linestyle="--" if chance else "-",
+                    label=method_title(method),
+                )
+            verb = {"deletion": "hidden", "insertion": "shown"}[curve]
+            ax.set(title=f"{TITLES[model]}: {curve}", xlabel=f"share of the crop that is {verb}, the strongest first")
+            ax.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel("probability of the predicted class")
+    axes[0, 1].legend(frameon=False, loc="lower right")
     return figure

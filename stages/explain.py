@@ -1,53 +1,87 @@
-"""Draw what both networks look at in some held-out crops."""
+"""Draw what both networks look at in some held-out crops, and score how far that can be trusted."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from nuclei.attribution import choose_examples, occlusion
+from nuclei.attribution import attribute, methods
 from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
 from nuclei.errors import run
-from nuclei.files import read_csv, replacing_folder
-from nuclei.models import load_model
+from nuclei.examples import choose
+from nuclei.faithfulness import Explained, average, metrics, pick, score_models, shift
+from nuclei.files import read_csv, replacing_folder, write_csv, write_json
+from nuclei.folds import roles
+from nuclei.models import build, load_model
+from nuclei.nucleus import centre_nucleus
 from nuclei.params import load_params
-from nuclei.plots import plot_heat_maps, save_figure
+from nuclei.plots import plot_attributions, plot_fill_curves, save_figure
+from nuclei.predict import predict_probabilities
+
+COLOURS = 64  # mean colours of training crops, for GradientSHAP
+PALETTE = 256  # colours of a gallery: heat maps are large
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    split = read_csv(Path("data/split.csv"))
-    predictions = {name: read_csv(Path(f"reports/predictions_{name}.csv")) for name in ("cnn", "resnet")}
-    labels = predictions["cnn"]["Label"].to_numpy()
-    chosen = choose_examples(
-        labels, np.stack([table["Predicted"] for table in predictions.values()]), params.explain.crops
-    )
-    names = predictions["cnn"]["Filename"].to_numpy()[chosen]
-    places = split.reset_index().set_index("Filename").loc[names, "index"].to_numpy()
-    crops = open_crops(Path("data/crops"), "train")[places]
+    own, precision = params.explain, params.train.precision
     device = choose_device(params.device, params.threads)
+    split, all_crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
+    folds = roles(params.split.folds)
+    training, holdout = (np.flatnonzero(split["Fold"].isin(some)) for some in (folds.training, folds.holdout))
+    tables = {name: read_csv(Path(f"reports/predictions_{name}.csv")) for name in ("cnn", "resnet")}
+    chances = np.stack([table.filter(like="Probability_").to_numpy() for table in tables.values()])
 
-    maps, captions = {}, {}
-    for name, table in predictions.items():
-        network = load_model(Path(f"data/models/{name}.safetensors")).network
-        targets = table["Predicted"].to_numpy()[chosen]
-        maps[name] = occlusion(
-            network, crops, targets, params.explain.window, params.explain.stride, device, params.train.precision
+    chosen = choose(split["Label"].to_numpy()[holdout], chances, own.crops, own.errors, own.checks)
+    rows, chances = holdout[chosen.rows], dict(zip(tables, chances[:, chosen.rows], strict=True))
+    crops, labels, names = all_crops[rows], split["Label"].to_numpy()[rows], split["Filename"].to_numpy(str)[rows]
+    typical, checked = chosen.typical, chosen.typical[chosen.checked]
+    seeds = own.seed + rows
+
+    colours = all_crops[np.random.default_rng(own.seed).permutation(training)[:COLOURS]].mean(axis=(1, 2))
+    ways = methods(own, precision, colours)
+    few = {method: way for method, way in ways.items() if method not in list(ways)[1 : len(own.occlusion)]}
+    maps, explained = {}, {}
+    for name in tables:
+        model, targets = load_model(Path(f"data/models/{name}.safetensors")), chances[name].argmax(axis=1)
+        untrained = build(model.architecture, seed=2**31 + own.seed)  # no training starts from this seed
+        maps[name] = attribute(model.network, crops, targets, seeds, ways, device, name)
+        check = targets[checked], seeds[checked], few, device
+        explained[name] = Explained(
+            partial(predict_probabilities, model, device=device, precision=precision),
+            targets[typical],
+            pick(maps[name], typical),
+            moved=attribute(model.network, shift(crops[checked], 1), *check, f"{name}, crops moved"),
+            untrained=attribute(untrained, crops[checked], *check, f"{name}, random weights"),
         )
-        chances = table.filter(like="Probability").to_numpy()[chosen, targets]
-        captions[name] = [f"{CLASSES[k]} {chance:.0%}" for k, chance in zip(targets, chances, strict=True)]
+    scores, curves = score_models(explained, crops[typical], chosen.checked, own.points, own.seed)
+    means = average(scores)
+    print(means.round(3).to_string(index=False))
+
+    nuclei = np.stack([centre_nucleus(crop) for crop in crops])
+    arrays = {f"{name}_{method}": values for name, some in maps.items() for method, values in some.items()}
+    arrays |= {f"{name}_predicted": some.argmax(axis=1) for name, some in chances.items()}
+    with replacing_folder(Path("data/explain")) as folder:
+        np.savez(folder / "maps.npz", Filename=names, Label=labels, nucleus=nuclei, **arrays)
+        write_csv(folder / "scores.csv", scores.assign(Crop=names[typical[scores["Crop"]]]))
+
+    titles = np.array([f"{name}\ntrue: {CLASSES[label]}" for name, label in zip(names, labels, strict=True)])
+    said = {
+        name: np.array([f"{CLASSES[row.argmax()]} {row.max():.0%}" for row in some]) for name, some in chances.items()
+    }
+    galleries = {name: typical[labels[typical] == label] for label, name in enumerate(CLASSES)}
     with replacing_folder(Path("reports/explain")) as folder:
-        for label, title in enumerate(CLASSES):
-            rows = np.flatnonzero(labels[chosen] == label)
-            figure = plot_heat_maps(
-                crops[rows],
-                [f"{names[row]}: {title}" for row in rows],
-                {name: heat[rows] for name, heat in maps.items()},
-                {name: [lines[row] for row in rows] for name, lines in captions.items()},
-            )
-            save_figure(figure, folder / f"{label}_{title.replace(' ', '_')}.png")
-        np.savez(folder / "occlusion.npz", Filename=names.astype("U"), **maps)
+        for number, (gallery, some) in enumerate((galleries | {"worst errors": chosen.worst}).items()):
+            of_models = {name: pick(own_maps, some) for name, own_maps in maps.items()}
+            figure = plot_attributions(crops[some], nuclei[some], titles[some], of_models, pick(said, some))
+            save_figure(figure, folder / f"{number}_{gallery.replace(' ', '_')}.png", PALETTE)
+    save_figure(plot_fill_curves(curves), Path("reports/faithfulness.png"))
+    write_csv(Path("reports/faithfulness.csv"), means)
+    write_csv(Path("reports/fill_curves.csv"), curves)
+    for name in tables:
+        write_json(Path(f"reports/faithfulness_{name}.json"), metrics(means, name))
 
 
 if __name__ == "__main__":

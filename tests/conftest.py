@@ -18,7 +18,14 @@ TINY = {  # the whole pipeline in a minute
     "train_cnn": {"epochs": 2, "final_epochs": 1},
     "train_resnet": {"epochs": 1, "final_epochs": 1},
     "robustness": {"factors": [1.0, 2.0]},
-    "explain": {"crops": 2, "window": 50, "stride": 25},
+    "explain": {
+        "crops": 2,
+        "occlusion": [{"window": 50, "stride": 50}],
+        "noise_samples": 1,
+        "steps": 2,
+        "shap_samples": 2,
+        "points": 2,
+    },
 }
 
 

@@ -117,13 +117,17 @@ def test_values_that_the_readme_offers_are_taken(key, value, tmp_path):
         ("robustness.factors", [0.0]),
         ("review.confidence", 1.0),
         ("predict.average", "both"),
-        ("explain.window", 0),
-        ("explain.stride", 21),  # wider than the window: pixels in between would never be covered
+        ("explain.occlusion", []),
+        ("explain.occlusion", [{"window": 0, "stride": 1}]),
+        ("explain.occlusion", [{"window": 20, "stride": 21}]),  # pixels in between would never be covered
+        ("explain.occlusion", [{"window": 20, "stride": 10}, {"window": 20, "stride": 5}]),  # named by their window
+        ("explain.steps", 0),
+        ("explain.noise", 1.1),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(key, value, tmp_path):
     assert complaint(changed(tmp_path, key, value)).startswith(key.split(".")[0])
-    if "." in key and key != "explain.stride":
+    if "." in key:
         assert complaint(changed(tmp_path, key, value)).startswith(key)
 
 

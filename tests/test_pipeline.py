@@ -88,7 +88,7 @@ def test_a_forced_rerun_writes_the_same_bytes(finished):
         ({"sample.seed": 7}, set(STAGES) - {"weights"}),
         ({"data.channels": 1}, set(STAGES) - {"weights", "sample"}),
         ({"model": "cnn"}, {"headline"}),
-        ({"explain.window": 40}, {"explain"}),
+        ({"explain.points": 3}, {"explain"}),
         ({"crossval.models": ["cnn"]}, FOLDS),
         ({"evaluate.bins": 5}, {"evaluate", "crossval"} | AFTER_EVALUATION),
         ({"evaluate.coverage": 0.8}, {"evaluate"} | AFTER_EVALUATION),
@@ -364,11 +364,11 @@ def test_the_library_imports_nothing_of_the_stages():
 ORDER = [
     ("errors", "classes"),
     ("files",),
-    ("params", "device", "metrics", "tensors", "temperature"),
+    ("params", "device", "metrics", "tensors", "temperature", "nucleus", "examples"),
     ("archive", "sample", "overlap", "folds", "crops", "calibration", "review"),
     ("mosaic", "leakage", "models"),
-    ("predict",),
-    ("pretrained", "fit", "attribution", "robustness", "plots"),
+    ("predict", "attribution", "faithfulness"),
+    ("pretrained", "fit", "robustness", "plots"),
     ("search", "train"),
 ]
 

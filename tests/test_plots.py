@@ -7,10 +7,11 @@ from nuclei.classes import CLASSES
 from nuclei.plots import (
     DPI,
     plot_abstention,
+    plot_attributions,
     plot_confusion,
     plot_curves,
+    plot_fill_curves,
     plot_gallery,
-    plot_heat_maps,
     plot_mosaics,
     plot_reliability,
     plot_robustness,
@@ -37,7 +38,21 @@ TRIALS = {
     for name in ("cnn", "resnet")
 }
 CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint8)
-MAPS = {"cnn": np.linspace(-1, 3, 200).reshape(2, 10, 10), "resnet": np.zeros((2, 10, 10))}
+NUCLEI = np.zeros((2, 10, 10), bool)
+NUCLEI[:, 3:7, 3:7] = True
+MAPS = {
+    "cnn": {"occlusion_20": np.linspace(-1, 3, 200).reshape(2, 10, 10), "grad_cam": -np.ones((2, 10, 10))},
+    "resnet": {"occlusion_20": np.zeros((2, 10, 10))},
+}
+FILL_CURVES = pd.DataFrame(
+    [
+        {"Model": model, "Curve": curve, "Method": method, "Share": share, "Probability": 1 - share}
+        for model in ("cnn", "resnet")
+        for curve in ("deletion", "insertion")
+        for method in ("random_order", "occlusion_20", "grad_cam")
+        for share in (0, 0.5, 1)
+    ]
+)
 CAPTIONS = {"cnn": ["muscle 0.9", "muscle 0.8"], "resnet": ["immune 0.7", "immune 0.6"]}
 MOSAICS = {"random": [CROPS[0], CROPS[1]], "by overlap": []}
 BEFORE, AFTER = (
@@ -63,8 +78,10 @@ FIGURES = {
     "confusion": lambda: plot_confusion(LABELS, PREDICTED, CLASSES),
     "curves": lambda: plot_curves(CURVES),
     "search": lambda: plot_search(TRIALS),
-    "heat_maps": lambda: plot_heat_maps(CROPS, ["one", "two"], MAPS, CAPTIONS),
-    "grey_heat_maps": lambda: plot_heat_maps(CROPS[..., :1], ["one", "two"], MAPS, CAPTIONS),
+    "attributions": lambda: plot_attributions(CROPS, NUCLEI, ["one", "two"], MAPS, CAPTIONS),
+    "grey_attributions": lambda: plot_attributions(CROPS[..., :1], NUCLEI, ["one", "two"], MAPS, CAPTIONS),
+    "no_attributions": lambda: plot_attributions(CROPS[:0], NUCLEI[:0], [], MAPS, CAPTIONS),
+    "fill_curves": lambda: plot_fill_curves(FILL_CURVES),
 }
 
 
@@ -120,18 +137,65 @@ def test_the_search_figure_has_a_panel_a_model_and_a_mark_a_trial():
     assert axes[0].get_xscale() == "log"
 
 
-def test_heat_maps_have_a_row_a_crop_and_zero_in_the_middle_of_the_colours():
-    figure = FIGURES["heat_maps"]()
+def test_attributions_have_a_row_a_crop_and_both_models_in_it():
+    figure = FIGURES["attributions"]()
     panels = [ax for ax in figure.axes if ax.images]
-    assert len(panels) == 2 * (1 + 2)
-    assert [ax.get_title() for ax in panels[:3]] == ["one", "CNN: muscle 0.9", "ResNet18: immune 0.7"]
-    for ax in panels[1:3] + panels[4:]:
-        heat = ax.images[-1]
-        assert heat.norm.vmin == -heat.norm.vmax and heat.norm(0) == 0.5
-    assert np.array_equal(panels[0].images[0].get_array(), CROPS[0])
-    assert np.array_equal(panels[4].images[-1].get_array(), MAPS["cnn"][1])
-    reach = np.abs(MAPS["cnn"][1]).max()
-    assert panels[4].images[-1].norm.vmax == reach
+    assert len(panels) == 2 * (1 + 2 + 1)
+    titles = [ax.get_title(loc="left") for ax in panels]
+    assert titles[:4] == ["one", "CNN\nmuscle 0.9", "", "ResNet18\nimmune 0.7"]
+    assert titles[4:] == ["two", "CNN\nmuscle 0.8", "", "ResNet18\nimmune 0.6"]
+    labels = [ax.get_xlabel() for ax in panels[4:]]
+    assert labels[1].startswith("occlusion 20\n±2.") and labels[2:] == ["Grad-CAM\n±1", "occlusion 20\n±0"]
+    assert np.array_equal(panels[4].images[0].get_array(), CROPS[1])
+    assert np.array_equal(panels[5].images[0].get_array(), CROPS[1].mean(axis=2))
+    tops = [ax.get_position().y1 for ax in panels]
+    assert len({round(top, 6) for top in tops[:4]}) == 1 and tops[4] < tops[0]
+
+
+def test_heat_shows_its_sign_in_colour_and_its_strength_in_cover():
+    heat = {
+        ax.get_xlabel().split("\n")[0]: ax.images[-1] for ax in FIGURES["attributions"]().axes if len(ax.images) > 1
+    }
+    against, nothing = heat["Grad-CAM"], heat["occlusion 20"]
+    assert (against.norm.vmin, against.norm.vmax) == (-1, 1)
+    assert np.allclose(against.get_array(), -1) and np.allclose(against.get_alpha(), 0.9)
+    assert (nothing.get_alpha() == 0).all()  # where a map is zero, the crop is seen as it is
+
+
+def test_a_gallery_without_crops_is_a_sentence():
+    figure = FIGURES["no_attributions"]()
+    assert [text.get_text() for text in figure.texts] == ["There is no such crop in the held-out fold."]
+
+
+def test_a_palette_makes_a_picture_smaller_and_changes_it_little(tmp_path):
+    rng = np.random.default_rng(0)
+    crops = rng.integers(100, 200, (1, 10, 10, 3)).repeat(10, axis=1).repeat(10, axis=2).astype(np.uint8)
+    maps = {"cnn": {"occlusion_20": rng.normal(size=(1, 100, 100))}}
+    for name, colours in (("full", None), ("palette", 256)):
+        figure = plot_attributions(crops, np.zeros((1, 100, 100), bool), ["one"], maps, CAPTIONS)
+        save_figure(figure, tmp_path / f"{name}.png", colours)
+    full, palette = (
+        np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"), int) for name in ("full", "palette")
+    )
+    assert (tmp_path / "palette.png").stat().st_size < 0.6 * (tmp_path / "full.png").stat().st_size
+    assert np.abs(full - palette).mean() < 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full.png", "palette.png"]
+
+
+def test_the_fill_curves_show_each_method_against_random_orders():
+    axes = FIGURES["fill_curves"]().axes
+    assert [ax.get_title() for ax in axes] == [
+        "CNN: deletion",
+        "CNN: insertion",
+        "ResNet18: deletion",
+        "ResNet18: insertion",
+    ]
+    for ax in axes:
+        lines = {line.get_label(): line for line in ax.lines}
+        assert list(lines) == ["random order", "occlusion 20", "Grad-CAM"]
+        assert lines["random order"].get_linestyle() == "--"
+        assert len({tuple(np.ravel(line.get_color())) for line in ax.lines}) == 3
+        assert lines["Grad-CAM"].get_xydata().tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
 
 
 def test_the_reliability_figure_shows_both_curves_and_the_ideal():
@@ -163,9 +227,10 @@ def test_a_gallery_shows_each_crop_with_its_caption():
 
 def test_a_name_with_dollars_is_no_mathematics(tmp_path):
     names = ["$a^b^c$.png: muscle", "two"]
-    heat_maps = plot_heat_maps(CROPS, names, {"cnn": MAPS["cnn"]}, {"cnn": ["muscle 0.9", "immune 0.7"]})
-    for figure in (heat_maps, plot_gallery(CROPS, names, "title")):
+    attributions = plot_attributions(CROPS, NUCLEI, names, MAPS, CAPTIONS)
+    for figure in (attributions, plot_gallery(CROPS, names, "title")):
         save_figure(figure, tmp_path / "figure.png")  # fails where it is drawn as mathematics
+    assert attributions.axes[0].get_title(loc="left") == names[0]
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path):
