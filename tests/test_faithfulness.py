@@ -219,7 +219,7 @@ def coloured_squares(n, seed):
 @pytest.fixture(scope="module")
 def trained():
     network = build(SHAPE, seed=0)
-    *_, last = fit(network, coloured_squares(256, seed=0), None, Recipe(0.01, 16, 5, 0, 0.0, RULES), CPU)
+    *_, last = fit(network, coloured_squares(512, seed=0), None, Recipe(0.005, 16, 6, 0, 0.0, RULES), CPU)
     network.load_state_dict(last.weights)
     return Model(network.eval(), SHAPE)
 
@@ -233,7 +233,7 @@ def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):
         return predict_probabilities(trained, crops, CPU, "float32")
 
     assert (predict(data.crops).argmax(axis=1) == data.labels).mean() > 0.8
-    networks = {"trained": trained.network} | {f"seed {seed}": build(SHAPE, seed) for seed in range(1, 7)}
+    networks = {"trained": trained.network} | {f"seed {seed}": build(SHAPE, seed) for seed in range(1, 5)}
     maps = {
         f"{method}, {weights}": own
         for weights, network in networks.items()
@@ -243,6 +243,6 @@ def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):
     gains = (scores["Deletion_gain"] + scores["Insertion_gain"]).groupby("Method").mean()
     for method in ways:
         learned = gains[f"{method}, trained"]
-        chance = np.array([gains[f"{method}, seed {seed}"] for seed in range(1, 7)])
+        chance = np.array([gains[f"{method}, seed {seed}"] for seed in range(1, 5)])
         assert learned > 0.25, method
         assert abs(chance.mean()) < 0.3 * learned and learned > chance.max(), method
