@@ -39,7 +39,7 @@ def select(crops: np.ndarray, split: pd.DataFrame, folds: Sequence[int]) -> Labe
 
 
 def normalise(crops: Tensor) -> Tensor:
-    """Turn crops (N, H, W, C), values 0..255, into what a network takes: float32 (N, C, H, W), mean about 0, variance 1.
+    """Turn crops (N, H, W, C), 0..255, into float32 (N, C, H, W), about zero mean and unit variance.
 
     The result lies channels last in memory, whatever the layout of `crops`.
     """
