@@ -246,11 +246,11 @@ def _decode_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], crops:
         some = crops[start : start + CROPS_A_TASK]
         for crop, member in zip(some, members[start : start + CROPS_A_TASK], strict=True):
             crop[:] = _decode_one(archive, member, crops.shape[-1])
-        values = some.reshape(-1, crops.shape[-1])
+        lines = some.reshape(-1, SIDE * crops.shape[-1])  # ten times faster to sum than pixels of three values
+        sums = (values.sum(axis=0, dtype=np.int64) for values in (lines, np.square(lines, dtype=np.uint16)))
         return Decoded(
             [hashlib.blake2b(crop, digest_size=16).digest() for crop in some],
-            values.sum(axis=0, dtype=np.int64),
-            np.square(values, dtype=np.uint16).sum(axis=0, dtype=np.int64),
+            *(sum_.reshape(SIDE, -1).sum(axis=0) for sum_ in sums),
         )
 
     with ThreadPoolExecutor(DECODERS) as pool:
@@ -282,7 +282,8 @@ def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) 
             image.load()  # chunks behind the pixels count as well
             if image.mode == "P" and image.getextrema()[1] >= len(image.getpalette() or []) // 3:
                 raise ValueError  # colours that the palette lacks
-            if not np.asarray(image)[-1].any() and not _has_all_rows(content):  # Pillow leaves what is missing at 0
+            last = image.crop((0, SIDE - 1, SIDE, SIDE))
+            if not last.getbbox(alpha_only=False) and not _has_all_rows(content):  # Pillow leaves what is missing at 0
                 raise ValueError
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")

@@ -1,5 +1,6 @@
 """Crops on disk and in batches: memory-mapped arrays, normalisation, augmentation of whole batches."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,30 +39,32 @@ def select(crops: np.ndarray, split: pd.DataFrame, folds: Sequence[int]) -> Labe
 
 
 def normalise(crops: Tensor) -> Tensor:
-    """Turn uint8 (N, H, W, C) into float32 (N, C, H, W), channels last in memory, about zero mean and unit variance."""
-    channels = crops.shape[-1]
-    scale = 1 / (255 * torch.tensor(STD[channels], device=crops.device))
-    shift = -torch.tensor(MEAN[channels], device=crops.device) / torch.tensor(STD[channels], device=crops.device)
-    return torch.addcmul(shift, crops.float(), scale).permute(0, 3, 1, 2)
+    """Turn crops (N, H, W, C), 0..255, into float32 (N, C, H, W), about zero mean and unit variance.
+
+    The result lies channels last in memory, whatever the layout of `crops`.
+    """
+    n, height, width, channels = crops.shape
+    mean, std = (torch.tensor(values[channels], device=crops.device).repeat(width) for values in (MEAN, STD))
+    lines = crops.reshape(n, height, width * channels).float()  # long rows: arithmetic on three channels is slow
+    return torch.addcmul(-mean / std, lines, 1 / (255 * std)).view(crops.shape).permute(0, 3, 1, 2)
 
 
 def turn(crops: Tensor, turns: Tensor) -> Tensor:
     """Apply to each crop (N, H, H, C) one of the eight flips and quarter turns: bits of `turns` (N,), 0..7.
 
     Bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 leaves the crop as it is.
+    The result lies channels first in memory, where all this is quick.
     """
-    turned = torch.empty_like(crops)
-    for code in range(8):
-        chosen = turns == code
-        some = crops[chosen]
-        if code & 4:
-            some = some.transpose(1, 2)
-        turned[chosen] = some.flip([axis for axis, bit in ((1, 1), (2, 2)) if code & bit])
-    return turned
+    planes = crops.permute(0, 3, 1, 2).contiguous()
+    turned = torch.empty_like(planes)
+    for crop, result, code in zip(planes, turned, turns.tolist(), strict=True):
+        upright = crop.transpose(1, 2) if code & 4 else crop
+        result.copy_(upright.flip([axis for axis, bit in ((1, 1), (2, 2)) if code & bit]))
+    return turned.permute(0, 2, 3, 1)
 
 
 def stain_jitter(crops: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
-    """Change how strongly each crop is stained: uint8 (N, H, W, C) in and out.
+    """Change how strongly each crop is stained: uint8 (N, H, W, C) to float32 of that shape, 0..255, not rounded.
 
     factors, shifts: float32 (N, 3), for haematoxylin, eosin and the residual of each crop, in optical density;
     ones and zeros change nothing. Grey crops use the first of the three.
@@ -74,11 +77,13 @@ def stain_jitter(crops: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
         offset = shifts @ from_hed
     else:
         mixing, offset = factors[:, :1].unsqueeze(-1), shifts[:, :1]
-    levels = torch.arange(256, device=crops.device, dtype=torch.float32)
-    density_of_level = -torch.log((levels + 1) / 256)
-    density = density_of_level[crops.reshape(n, -1, channels).int()]
-    brightness = torch.baddbmm(offset.unsqueeze(1), density, mixing).neg_().exp_().mul_(256).sub_(1)
-    return brightness.clamp_(0, 255).round_().byte().reshape(n, height, width, channels)
+    # All in powers of two, 256 * 2^-density = 2^(8 - density): a shorter way, and 2^x is the fastest power.
+    log_of_level = torch.arange(1, 257, device=crops.device).log2()
+    planes = crops.permute(0, 3, 1, 2).reshape(n, channels, -1)  # one small matrix by one long one, not the other way
+    logs = log_of_level.index_select(0, planes.flatten().int()).view(planes.shape)
+    rest = 8 - 8 * mixing.sum(dim=1) - offset / math.log(2)
+    logs = torch.baddbmm(rest.unsqueeze(2), mixing.transpose(1, 2), logs)
+    return logs.clamp_(0, 8).exp2_().sub_(1).view(n, channels, height, width).permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ class Augmentation:
     shifts: Tensor
 
     def __call__(self, crops: Tensor, rows: Tensor) -> Tensor:
-        """Change the uint8 batch that holds the crops `rows`."""
-        crops = turn(crops, self.turns[rows].to(crops.device))
+        """Change the uint8 batch (N, H, W, C) that holds the crops `rows`: uint8 or, with jitter, float32, 0..255."""
+        crops = turn(crops, self.turns[rows])
         if self.factors.eq(1).all() and self.shifts.eq(0).all():
             return crops
         return stain_jitter(crops, self.factors[rows].to(crops.device), self.shifts[rows].to(crops.device))

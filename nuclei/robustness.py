@@ -38,7 +38,7 @@ def stain_shift(
         batch = torch.from_numpy(np.array(crops[start : start + BATCH_SIZE])).to(device)
         for row, condition in zip(predicted, torch.from_numpy(conditions).to(device), strict=True):
             stained = stain_jitter(batch, condition.expand(len(batch), 3), torch.zeros(len(batch), 3, device=device))
-            logits = predict_logits(network, stained.cpu().numpy(), device, precision)
+            logits = predict_logits(network, stained.round().byte().cpu().numpy(), device, precision)
             row[start : start + len(batch)] = logits.argmax(axis=1)
     table = {"factor": list(factors)}
     for stain, rows in zip(STAINS, place.reshape(len(STAINS), -1), strict=True):

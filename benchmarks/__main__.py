@@ -1,0 +1,137 @@
+"""Measure the seed's way against ours: `python -m benchmarks [QUESTION ...]`. See README, "How fast it is"."""
+
+import argparse
+import os
+import platform
+import shutil
+import tempfile
+from collections import defaultdict
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import growth, peers
+from benchmarks.measure import measure
+from benchmarks.report import ROWS, Row, plot_results, print_table, summarise
+from benchmarks.setting import PROJECT, Setting, prepare
+from nuclei.files import write_json
+from nuclei.plots import save_figure
+
+SIZES = (1_000, 4_000, 16_000, 64_000)  # crops, of the growth question
+QUESTIONS = [*dict.fromkeys(row.question for row in ROWS), "growth"]
+
+
+def main() -> None:
+    options = parse()
+    questions = options.questions or QUESTIONS
+    rows = [row for row in ROWS if row.question in questions and is_there(row, options.quick)]
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        setting = Setting(Path(folder), options.device, options.threads, options.quick)
+        print(f"preparing {options.train:,} training and {options.test:,} test crops", flush=True)
+        prepare(setting.folder, options.raw, options.train, options.test)
+        ceiling, figures = measure_rows(rows, setting, options.repeats)
+        grown = measure_growth(setting, SIZES[:2] if options.quick else SIZES) if "growth" in questions else {}
+    results = {
+        "machine": describe_machine(options),
+        "ceiling": ceiling,
+        "rows": summarise(rows, figures, ceiling["convolution bfloat16"]),
+        "growth": grown,
+        "measurements": figures,
+    }
+    print_table(results)
+    if questions == QUESTIONS:
+        write_json(options.out / "results.json", results)
+        save_figure(plot_results(results), options.out / "results.png")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"all, or some of: {', '.join(QUESTIONS)}")
+    parser.add_argument("--raw", type=Path, help="a folder with the four files; without: the built-in sample")
+    parser.add_argument("--train", type=int, help="crops, at most (1200; quick: 256)")
+    parser.add_argument("--test", type=int, help="crops, at most (400; quick: 100)")
+    parser.add_argument("--repeats", type=int, help="of each measurement (3; quick: 1)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU (all)")
+    parser.add_argument("--quick", action="store_true", help="few crops, once: does it run?")
+    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks", help="where results.json and .png go")
+    parser.add_argument("--scratch", type=Path, help="where some 7 GB may be written for a while (the system's /tmp)")
+    options = parser.parse_args()
+    for name, full, quick in (("train", 1200, 256), ("test", 400, 100), ("repeats", 3, 1)):
+        setattr(options, name, getattr(options, name) or (quick if options.quick else full))
+    for question in options.questions:
+        if question not in QUESTIONS:
+            parser.error(f"no question {question}: choose from {', '.join(QUESTIONS)}")
+    return options
+
+
+def is_there(row: Row, quick: bool) -> bool:
+    """Whether the row can be measured here; says so if not."""
+    if row.module == "peers" and row.seed not in peers.WAYS:
+        print(f"{row.title}: left out, not installed (uv run --group bench python -m benchmarks)")
+        return False
+    if row.ours.startswith("compiled") and (quick or not (torch.cuda.is_available() or shutil.which("g++"))):
+        print(f"{row.title}: left out (needs a C++ compiler, and takes minutes)")
+        return False
+    return True
+
+
+def measure_rows(
+    rows: list[Row], setting: Setting, repeats: int
+) -> tuple[dict[str, float], dict[str, dict[str, list]]]:
+    """Measure every way of `rows`, one process after another; within a question the ways take turns.
+
+    Returns the ceiling, the best of those measured in between, and of each question, of each way, the figures of each
+    repeat.
+    """
+    ways: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+    for row in rows:
+        ways[row.question] |= dict.fromkeys(row.ways())
+    figures: dict[str, dict[str, list]] = {question: {} for question in ways}
+    ceilings = [measure("ceiling", "ceiling", setting)["notes"]]
+    runs = [(question, way) for question in ways for _ in range(repeats) for way in ways[question]]
+    bar = tqdm(runs, unit="measurement")
+    for question, (module, way) in bar:
+        bar.set_postfix_str(f"{question}: {way}")
+        if (module, way) == next(iter(ways[question])):
+            ceilings.append(measure("ceiling", "ceiling", setting)["notes"])
+        figures[question].setdefault(f"{module}: {way}", []).append(measure(module, way, setting))
+    return {name: max(rates[name] for rates in ceilings) for name in ceilings[0]}, figures
+
+
+def measure_growth(setting: Setting, sizes: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
+    """Measure each way of growth.py once a size: crops, seconds, seconds a crop, memory."""
+    grown: dict[str, list[dict[str, Any]]] = {name: [] for name in growth.WAYS}
+    for crops in tqdm(sizes, unit="size"):
+        folder = setting.folder / "grown"
+        growth.enlarge(setting, folder, crops)
+        for name, measured in grown.items():
+            figures = measure("growth", name, replace(setting, folder=folder))
+            measured.append({"crops": crops} | {key: figures[key] for key in ("seconds", "cpu_seconds", "memory")})
+        shutil.rmtree(folder)
+    return grown
+
+
+def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "bfloat16": [name for name, there in torch.cpu.get_capabilities().items() if "bf16" in name and there],
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "threads": options.threads,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "captum", "ray", "pillow", "numpy")},
+        "crops": {"train": options.train, "test": options.test, "of": "raw" if options.raw else "the built-in sample"},
+        "repeats": options.repeats,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Occlusion maps of ResNet18: Captum as it comes against ours, of the same network."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import seed
+from benchmarks.measure import Job, Way
+from benchmarks.setting import Setting, params
+from benchmarks.training import SHAPES
+from nuclei import attribution
+from nuclei.crops import normalise, open_crops
+from nuclei.device import choose_device
+from nuclei.models import build
+
+WINDOW, STRIDE = 20, 10  # pixels: 81 windows a crop
+
+
+def captum(setting: Setting) -> Job:
+    network, crops, device = _prepare(setting)
+    targets, inputs = np.zeros(len(crops), int), normalise(torch.from_numpy(crops)).to(device)
+
+    def run() -> int:
+        return len(seed.occlusion(network, inputs, targets, WINDOW, STRIDE))
+
+    return Job(run)
+
+
+def ours(precision: str, setting: Setting) -> Job:
+    """The notes say how far the maps of two crops are from Captum's, as a share of the largest value there."""
+    network, crops, device = _prepare(setting)
+    some, targets = crops[:2], np.zeros(len(crops), int)
+    exact = seed.occlusion(network, normalise(torch.from_numpy(some)).to(device), targets[:2], WINDOW, STRIDE)
+    got = attribution.occlusion(network, some, targets[:2], WINDOW, STRIDE, device, precision)
+    difference = float(np.abs(got - exact).max())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(2, 3, 100, 100, device=device))
+    windows = ((100 - WINDOW) // STRIDE + 1) ** 2
+
+    def run() -> int:
+        return len(attribution.occlusion(network, crops, targets, WINDOW, STRIDE, device, precision))
+
+    notes = {"largest difference": difference, "share of the largest value": difference / float(np.abs(exact).max())}
+    return Job(run, counter.get_total_flops() / 2 * (windows + 1), notes)
+
+
+def _prepare(setting: Setting) -> tuple[nn.Module, np.ndarray, torch.device]:
+    device = choose_device(setting.device, setting.threads)
+    network = build(SHAPES["resnet"], seed=0).eval().to(device)
+    return network, np.array(open_crops(setting.crops, "train")[: 4 if setting.small else 16]), device
+
+
+WAYS: dict[str, Way] = {
+    "seed": captum,
+    "ours": partial(ours, params().train.precision),
+    "ours float32": partial(ours, "float32"),
+}

@@ -1,0 +1,107 @@
+"""A tuning run: the same number of trials and epochs of both networks, validation included."""
+
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import seed
+from benchmarks.measure import Job, Way
+from benchmarks.setting import Setting, params
+from benchmarks.training import BATCH_SIZE, SHAPES, recipe
+from nuclei.crops import Labelled, open_crops
+from nuclei.device import choose_device
+from nuclei.fit import fit
+from nuclei.models import build
+from nuclei.search import search
+
+TRIALS = 2  # a network, of one epoch each
+LR = [0.0005, 0.001]
+VALIDATED = 128  # crops
+
+
+def seeds(setting: Setting) -> Job:
+    index = setting.index("train")
+
+    def run() -> int:
+        return tune_seed(setting.png / "train", index[:-VALIDATED], index[-VALIDATED:], setting.device)
+
+    return Job(run)
+
+
+def tune_seed(png: Path, fitting: pd.DataFrame, validation: pd.DataFrame, device: str) -> int:
+    """Ray Tune as it comes: one CPU a trial, each with its own eight workers and the files on disk."""
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    import ray
+    from ray import tune
+
+    png = png.resolve()  # trials run elsewhere
+
+    def trial(config: dict) -> None:
+        network = seed.NETWORKS[config["model"]]().to(device)
+        optimizer = seed.adam(network, config["lr"])
+        seed.train_epoch(network, optimizer, seed.loader(png, fitting, shuffle=True), device)
+        tune.report({"accuracy": seed.validate(network, seed.loader(png, validation), device)})
+
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    space = {"model": tune.grid_search(list(seed.NETWORKS)), "lr": tune.grid_search(LR)}
+    with tempfile.TemporaryDirectory() as storage:
+        run = tune.RunConfig(storage_path=storage)
+        results = tune.Tuner(
+            tune.with_resources(trial, {"cpu": 1, "gpu": shared_gpus(device)}), param_space=space, run_config=run
+        ).fit()
+    ray.shutdown()
+    if results.errors:
+        raise results.errors[0]
+    return len(results)
+
+
+def shared_gpus(device: str) -> int:
+    """GPUs that a trial takes: trials on a GPU run one after another."""
+    return int(device == "cuda")
+
+
+def ours(setting: Setting, crops: int | None = None) -> Job:
+    """crops: how many are trained on; a handful shows what starting and stopping Ray takes"""
+    train, validation = _crops(setting)
+    if crops:
+        train, validation = (Labelled(some.crops[:crops], some.labels[:crops]) for some in (train, validation))
+    changes = {
+        "trials": TRIALS,
+        "epochs": [1],
+        "batch_size": [BATCH_SIZE],
+        "gpus_per_trial": shared_gpus(setting.device),
+    }
+    settings = params().tune.model_copy(update=changes)
+
+    def run() -> int:
+        tables = search(SHAPES, {}, train, validation, params().train, settings, setting.device)
+        return sum(map(len, tables.values()))
+
+    return Job(run)
+
+
+def alone(setting: Setting) -> Job:
+    """The same trials one after another, without Ray, each on all threads."""
+    train, validation = _crops(setting)
+    device = choose_device(setting.device, setting.threads)
+
+    def run() -> int:
+        for shape in SHAPES.values():
+            for _ in range(TRIALS):
+                list(fit(build(shape, seed=0), train, validation, recipe(), device))
+        return TRIALS * len(SHAPES)
+
+    return Job(run)
+
+
+def _crops(setting: Setting) -> tuple[Labelled, Labelled]:
+    crops, labels = open_crops(setting.crops, "train"), setting.index("train")["Label"].to_numpy(np.int64)
+    fit_on, validate_on = slice(None, -VALIDATED), slice(-VALIDATED, None)
+    return Labelled(crops[fit_on], labels[fit_on]), Labelled(crops[validate_on], labels[validate_on])
+
+
+WAYS: dict[str, Way] = {"seed": seeds, "ours": ours, "start": partial(ours, crops=4), "alone": alone}
