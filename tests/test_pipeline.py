@@ -365,7 +365,7 @@ ORDER = [
     ("errors", "classes"),
     ("files",),
     ("params", "device", "metrics", "tensors", "temperature", "nucleus", "examples"),
-    ("archive", "sample", "overlap", "folds", "crops", "calibration", "review"),
+    ("archive", "sample", "overlap", "folds", "crops", "calibration", "review", "resume"),
     ("mosaic", "leakage", "models"),
     ("predict", "attribution", "faithfulness"),
     ("pretrained", "fit", "robustness", "plots"),
