@@ -156,7 +156,7 @@ class _Notes(tune.Callback):
         self.file, self.key = folder / "trials.safetensors", key
         self.scores: dict[str, dict[str, float]] = load_state(self.file, key) or {}
         if self.scores:
-            print(f"{len(self.scores)} trials of an interrupted run are done", flush=True)
+            print(f"trials that an interrupted run had done: {len(self.scores)}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         config, scores = trial.config["config"], trial.last_result["scores"]
