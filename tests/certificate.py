@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import ROOT, TINY, change_params
+from conftest import ROOT, TINY, Clone
 
 
 def main() -> None:
@@ -28,17 +28,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("certificate.json"))
     options = parser.parse_args()
     if git(ROOT, "status", "--porcelain"):
-        print("note: changes that are not committed are in neither clone", file=sys.stderr)
+        print("note: what is not committed is in neither clone", file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as folder:
-        clones = [Path(folder) / name for name in ("first", "second")]
+        clones = [Clone(Path(folder) / name) for name in ("first", "second")]
         for number, clone in enumerate(clones):
-            git(ROOT, "clone", "--quiet", str(ROOT), str(clone))
-            changes = TINY if options.tiny else {}
-            if options.threads:
-                changes = changes | {"threads": options.threads[number]}
-            change_params(clone / "params.yaml", changes)
-            subprocess.run(["dvc", "repro", "--force"], cwd=clone, check=True)
+            git(ROOT, "clone", "--quiet", str(ROOT), str(clone.path))
+            clone.set(TINY if options.tiny else {})
+            clone.set({"threads": options.threads[number]} if options.threads else {})
+            subprocess.run(["dvc", "repro", "--force"], cwd=clone.path, env=clone.environment, check=True)
         certificate = certify(*clones)
     options.out.write_text(json.dumps(certificate, indent=2) + "\n")
     different = certificate["different"]
@@ -52,22 +50,22 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def certify(first: Path, second: Path) -> dict[str, Any]:
+def certify(first: Clone, second: Clone) -> dict[str, Any]:
     """Say of two reproduced clones which files differ, if any, and what they were made with."""
     one, other = hashes(first), hashes(second)
     return {
-        "commit": git(first, "rev-parse", "HEAD"),
+        "commit": git(first.path, "rev-parse", "HEAD"),
         "different": sorted(name for name in one | other if one.get(name) != other.get(name)),
         "environment": environment(),
         "files": one,
     }
 
 
-def hashes(clone: Path) -> dict[str, str]:
+def hashes(clone: Clone) -> dict[str, str]:
     """SHA-256 of dvc.lock and of all that lies in data and reports, by its path in the clone."""
-    files = [clone / "dvc.lock"]
-    files += sorted(path for part in ("data", "reports") for path in (clone / part).rglob("*") if path.is_file())
-    return {str(path.relative_to(clone)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = [clone.path / "dvc.lock"]
+    files += sorted(path for part in ("data", "reports") for path in (clone.path / part).rglob("*") if path.is_file())
+    return {str(path.relative_to(clone.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def environment() -> dict[str, Any]:

@@ -30,6 +30,13 @@ class Repro:
                 start_new_session=True,
             )
 
+    def __enter__(self) -> "Repro":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.dvc.poll() is None:
+            self.interrupt("dvc")
+
     @property
     def output(self) -> str:
         return self.log.read_text()
@@ -65,7 +72,7 @@ class Repro:
         return [" ".join(process.cmdline()) for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def leftovers(clone: Path) -> list[str]:
-    """Temporary files of a killed run."""
-    found = [path for part in ("data", "reports") for path in (clone / part).rglob(".*.tmp*")]
-    return sorted(str(path.relative_to(clone)) for path in found)
+def leftovers(folder: Path) -> list[str]:
+    """Temporary files of a run that was cut short; those beside what it kept go with that."""
+    found = [path.relative_to(folder) for part in ("data", "reports") for path in (folder / part).rglob(".*.tmp*")]
+    return [str(path) for path in found if ".resume" not in path.parts]

@@ -57,13 +57,13 @@ def main() -> None:
         seconds = durations(Repro(undisturbed))
         rows, outputs = [], []
         for moment in MOMENTS:
-            run = Repro(killed)
-            rows.append(kill(run, *moment, seconds) | {"temporary files": len(leftovers(killed.path))})
+            with Repro(killed) as run:
+                rows.append(kill(run, *moment, seconds) | {"temporary files": len(leftovers(killed.path))})
             outputs.append(run.output)
             print(rows[-1], flush=True)
         last = Repro(killed)
         exit_code = last.dvc.wait()
-        different = certify(undisturbed.path, killed.path)["different"]
+        different = certify(undisturbed, killed)["different"]
         stages = [yaml.safe_load((clone.path / "dvc.lock").read_text())["stages"] for clone in (undisturbed, killed)]
 
     for row, output in zip(rows, [*outputs[1:], last.output], strict=True):
