@@ -34,8 +34,10 @@ def main() -> None:
         clones = [Clone(Path(folder) / name) for name in ("first", "second")]
         for number, clone in enumerate(clones):
             git(ROOT, "clone", "--quiet", str(ROOT), str(clone.path))
-            clone.set(TINY if options.tiny else {})
-            clone.set({"threads": options.threads[number]} if options.threads else {})
+            if options.tiny:
+                clone.set(TINY)
+            if options.threads:
+                clone.set({"threads": options.threads[number]})
             subprocess.run(["dvc", "repro", "--force"], cwd=clone.path, env=clone.environment, check=True)
         certificate = certify(*clones)
     options.out.write_text(json.dumps(certificate, indent=2) + "\n")
