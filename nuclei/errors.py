@@ -1,6 +1,7 @@
 """The one exception that a user sees, and the one place that turns it into a line on the screen."""
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -20,7 +21,7 @@ class InputError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; end with one line on stderr and exit code 1 where input is bad, or a file cannot be written."""
+    """Call `main`; end with one line on stderr where input is bad, a file cannot be written, or Ctrl-C is pressed."""
     try:
         main()
     except InputError as error:
@@ -30,10 +31,12 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _end(f"{where}{error.strerror}: {REMEDIES[error.errno]}")
+    except KeyboardInterrupt:
+        _end("interrupted", 128 + signal.SIGINT)
 
 
-def _end(message: str) -> NoReturn:
+def _end(message: str, code: int = 1) -> NoReturn:
     # One line on any screen, whatever a file's name or content brought in.
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
     print(f"error: {line}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(code)

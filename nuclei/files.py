@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -46,12 +47,22 @@ def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays the real one: NumPy, pandas and matplotlib choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _remove_leftovers(path)
     try:
         yield temporary
     except OSError as error:
         if error.filename is None or str(error.filename).startswith(str(temporary)):
             error.filename = str(path)
         raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files and folders of runs that were killed while they wrote `path`."""
+    names = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.tmp{re.escape(path.suffix)}")
+    for other in path.parent.iterdir():
+        if names.fullmatch(other.name):
+            with suppress(OSError):
+                shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
 def require_file(path: Path) -> None:

@@ -1,7 +1,9 @@
 """One training loop for every network."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from nuclei.device import autocast
 from nuclei.errors import InputError
 from nuclei.params import Train
 from nuclei.predict import predict_logits
+from nuclei.resume import fingerprint, load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: its number from 1, a row of the learning curves, the weights after it (on the CPU)."""
+    """What an epoch came to: its number from 1, a row of the learning curves, the weights after it (on the CPU).
+
+    Of the epochs before an interruption only the best one, or without validation the last one, still has its weights.
+    """
 
     number: int
     scores: dict[str, float]
@@ -45,6 +51,7 @@ def fit(
     recipe: Recipe,
     device: torch.device,
     label: str = "",
+    kept: Path | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place and yield every epoch; stop whenever the caller stops asking.
 
@@ -52,8 +59,9 @@ def fit(
     without augmentation, on the averaged weights where there is an average; None skips it.
     Everything random comes from (seed, epoch), so neither batches nor devices change what is drawn.
     label: what the progress bar and a line an epoch are headed with; empty: no output
+    kept: a file for the state after each epoch; the same training, interrupted, goes on from there and ends the same
     """
-    torch.manual_seed(recipe.seed)  # dropout
+    key = _fingerprint(network, train, validation, recipe, device) if kept else ""
     network.to(device)
     labels = torch.from_numpy(train.labels)
     steps_an_epoch = max(len(train) // recipe.batch_size, 1)
@@ -73,8 +81,17 @@ def fit(
         label_smoothing=recipe.train.label_smoothing,
     )
 
-    bar = tqdm(total=steps, desc=label, unit="batch", leave=False, disable=None if label else True)
-    for epoch in range(1, recipe.epochs + 1):
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    if average:
+        parts["average"] = average
+    past = _restore(kept, key, parts) if kept else []
+    if past and label:
+        tqdm.write(f"{label}: goes on after epoch {len(past)}/{recipe.epochs} of an interrupted run")
+    yield from past
+
+    done = len(past) * steps_an_epoch
+    bar = tqdm(total=steps, initial=done, desc=label, unit="batch", leave=False, disable=None if label else True)
+    for epoch in range(len(past) + 1, recipe.epochs + 1):
         rng = np.random.default_rng((recipe.seed, epoch))
         augment = draw_augmentation(len(train), recipe.train.dihedral, recipe.train.stain, rng)
         if recipe.train.balance == "sampling":
@@ -82,6 +99,7 @@ def fit(
             order = rng.choice(len(train), len(train), p=chances / chances.sum())
         else:
             order = rng.permutation(len(train))
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout
         network.train()
         total = 0.0
         for batch in np.array_split(order[: steps_an_epoch * recipe.batch_size], steps_an_epoch):
@@ -105,7 +123,40 @@ def fit(
             scores |= _validate(predict_logits(current, validation.crops, device, recipe.train.precision), validation)
         if label:
             tqdm.write(f"{label}: epoch {epoch}/{recipe.epochs}, " + _in_words(scores))
-        yield Epoch(epoch, scores, {name: value.detach().cpu().clone() for name, value in current.state_dict().items()})
+        weights = {name: value.detach().cpu().clone() for name, value in current.state_dict().items()}
+        last = Epoch(epoch, scores, weights)
+        if kept:
+            past = _keep(kept, key, parts, [*past, last])
+        yield last
+
+
+def _fingerprint(
+    network: nn.Module, train: Labelled, validation: Labelled | None, recipe: Recipe, device: torch.device
+) -> str:
+    """Hash all that a training comes from; the network's repr says what its weights don't, such as dropout."""
+    arrays = [value.detach().cpu().numpy() for value in network.state_dict().values()]
+    for data in filter(None, (train, validation)):
+        arrays += [data.crops, data.labels]
+    return fingerprint(arrays, network, recipe, device)
+
+
+def _restore(kept: Path, key: str, parts: dict[str, Any]) -> list[Epoch]:
+    """Put `parts` back to where they were after the last epoch that was kept; return the epochs till then."""
+    state = load_state(kept, key)
+    if state is None:
+        return []
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return [Epoch(**epoch) for epoch in state["epochs"]]
+
+
+def _keep(kept: Path, key: str, parts: dict[str, Any], epochs: list[Epoch]) -> list[Epoch]:
+    """Save where `parts` are; return `epochs` as they were saved: one alone has weights, or the file would be huge."""
+    best = min(epochs, key=lambda epoch: epoch.scores.get("validation_loss", -epoch.number))
+    epochs = [epoch if epoch is best else replace(epoch, weights={}) for epoch in epochs]
+    state = {name: part.state_dict() for name, part in parts.items()}
+    save_state(kept, key, state | {"epochs": [vars(epoch) for epoch in epochs]})
+    return epochs
 
 
 def _in_words(scores: dict[str, float]) -> str:

@@ -1,6 +1,8 @@
 """Hyper-parameter search: Ray Tune runs the trials, successive halving says which."""
 
+import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would take a search that was cut short for a whole one
 
 import numpy as np
 import pandas as pd
@@ -26,6 +29,7 @@ from nuclei.errors import InputError
 from nuclei.fit import Recipe, fit
 from nuclei.models import Architecture, SmallCNN, build, load_pretrained
 from nuclei.params import Train, Tune
+from nuclei.resume import fingerprint, load_state, save_state
 
 
 @contextmanager
@@ -33,7 +37,7 @@ def ray_cluster() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start a local Ray; leave it at the end."""
     address = os.environ.get("RAY_ADDRESS") or "local"
     package = str(Path(nuclei.__file__).parent)
-    ray.init(
+    there = ray.init(
         address=address,
         runtime_env=None if address == "local" else {"py_modules": [package]},
         include_dashboard=None if address != "local" else False,
@@ -44,6 +48,8 @@ def ray_cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if address == "local":
+            shutil.rmtree(there.address_info["session_dir"], ignore_errors=True)  # logs, which Ray never deletes
 
 
 def draw_trials(model: str, settings: Tune, tune_widths: bool) -> list[dict[str, Any]]:
@@ -70,10 +76,12 @@ def search(
     recipe: Train,
     settings: Tune,
     device: str,
+    kept: Path,
 ) -> dict[str, pd.DataFrame]:
     """Search for each of the models in `shapes` at once; return the table of all its trials, the winner's row first.
 
-    weights: what a ResNet18 starts from; empty: random weights. device: as in `choose_device`.
+    weights: what a ResNet18 starts from; empty: random weights. device: as in `choose_device`;
+    kept: a folder for what trials came to; the same search, interrupted, runs only the others.
     Each rung trains its trials afresh, each with a whole learning-rate schedule, and hands the best of each model on
     to the next, longer one (synchronous successive halving, Jamieson & Talwalkar 2016). Trials share nothing, so
     neither their order nor the number that run at once changes the winner.
@@ -82,6 +90,10 @@ def search(
         trial for name, shape in shapes.items() for trial in draw_trials(name, settings, isinstance(shape, SmallCNN))
     ]
     done: list[dict[str, Any]] = []
+    arrays = [value.numpy() for value in weights.values()] + [train.crops, train.labels]
+    arrays += [validation.crops, validation.labels]
+    kept.mkdir(parents=True, exist_ok=True)
+    notes = _Notes(kept, fingerprint(arrays, shapes, recipe, settings, device))
     shared = {
         "shapes": shapes,
         "weights": weights,
@@ -99,7 +111,10 @@ def search(
                 )
         for rung, epochs in enumerate(settings.epochs):
             configs = [trial | {"rung": rung, "epochs": epochs} for trial in trials]
-            results = _run_rung(configs, shared, settings)
+            waiting = [config for config in configs if json.dumps(config) not in notes.scores]
+            if waiting:
+                _run_trials(waiting, shared, settings, notes, kept)
+            results = [config | notes.scores[json.dumps(config)] for config in configs]
             results.sort(key=lambda result: (result["validation_loss"], result["trial"]))
             done = results + done
             trials = []
@@ -112,11 +127,13 @@ def search(
     return {name: pd.DataFrame([trial for trial in done if trial["model"] == name]) for name in shapes}
 
 
-def _run_rung(configs: list[dict[str, Any]], shared: dict[str, Any], settings: Tune) -> list[dict[str, Any]]:
-    """Run one trial a config and return config and scores of each, in the order of `configs`."""
+def _run_trials(
+    configs: list[dict[str, Any]], shared: dict[str, Any], settings: Tune, notes: "_Notes", kept: Path
+) -> None:
+    """Run one trial a config; `notes` learns what each of them came to; Ray writes into `kept`."""
     trainable = tune.with_parameters(_run_trial, seed=settings.seed, threads=settings.cpus_per_trial, **shared)
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
-    with tempfile.TemporaryDirectory() as storage:
+    with tempfile.TemporaryDirectory(dir=kept.resolve()) as storage:
         results = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"config": tune.grid_search(configs)},
@@ -124,20 +141,27 @@ def _run_rung(configs: list[dict[str, Any]], shared: dict[str, Any], settings: T
             run_config=tune.RunConfig(
                 storage_path=storage,
                 verbose=0,
-                callbacks=[_OneLine()],
+                callbacks=[notes],
                 failure_config=tune.FailureConfig(max_failures=2),  # a lost worker is no reason to lose the search
             ),
         ).fit()
     for error in results.errors:
         raise error
-    return [result.config["config"] | result.metrics["scores"] for result in results]
 
 
-class _OneLine(tune.Callback):
-    """Print a line for each trial that is done."""
+class _Notes(tune.Callback):
+    """What each trial came to, by its settings as JSON: printed in a line, and kept in a file of `folder`."""
+
+    def __init__(self, folder: Path, key: str):
+        self.file, self.key = folder / "trials.safetensors", key
+        self.scores: dict[str, dict[str, float]] = load_state(self.file, key) or {}
+        if self.scores:
+            print(f"trials that an interrupted run had done: {len(self.scores)}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         config, scores = trial.config["config"], trial.last_result["scores"]
+        self.scores[json.dumps(config)] = scores
+        save_state(self.file, self.key, self.scores)
         settings = ", ".join(f"{key} {value}" for key, value in config.items() if key not in ("model", "rung", "trial"))
         print(
             f"{config['model']} rung {config['rung']} trial {config['trial']}: {settings}: "

@@ -1,6 +1,7 @@
 """One training from start to calibrated model, as `train` and `train_folds` share it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -50,17 +51,22 @@ def plan(name: ModelName, params: Params, tuned: dict[str, Any], pretrained: dic
 
 
 def train(
-    plan: Plan, fitting: Labelled, validation: Labelled, device: torch.device, label: str = ""
+    plan: Plan,
+    fitting: Labelled,
+    validation: Labelled,
+    device: torch.device,
+    label: str = "",
+    kept: Path | None = None,
 ) -> tuple[Model, pd.DataFrame, Epoch]:
     """Train on `fitting` and keep the epoch that `validation` likes best; return model, learning curves, that epoch.
 
     The model's temperature fits the validation crops, predicted as most users will: averaged over flips and turns.
-    label: as in `fit`. Raises InputError where training diverged.
+    label, kept: as in `fit`. Raises InputError where training diverged.
     """
     network = build(plan.architecture, plan.recipe.seed)
     if plan.weights:
         load_pretrained(network, plan.weights)
-    curves, best = keep_best(fit(network, fitting, validation, plan.recipe, device, label), plan.patience)
+    curves, best = keep_best(fit(network, fitting, validation, plan.recipe, device, label, kept), plan.patience)
     network.load_state_dict(best.weights)
     logits = predict_logits(network, validation.crops, device, plan.recipe.train.precision, tta=True)
     model = Model(network, plan.architecture, fit_temperature(logits, validation.labels))

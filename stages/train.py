@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +30,11 @@ def main() -> None:
     crops = open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
     device = choose_device(params.device, params.threads)
+    kept = Path(f"data/.resume/train_{name}")  # what to go on from after an interruption
 
     how = plan(name, params, tuned, pretrained)
     fitting, validation = select(crops, split, folds.training), select(crops, split, folds.validation)
-    model, curves, best = train(how, fitting, validation, device, name)
+    model, curves, best = train(how, fitting, validation, device, name, kept / "training.safetensors")
     save_model(Path(f"data/models/{name}.safetensors"), model)
     write_csv(Path(f"reports/curves_{name}.csv"), curves)
     print(f"{name}: epoch {best.number} is the best, validation accuracy {best.scores['validation_accuracy']:.4f}")
@@ -40,10 +42,13 @@ def main() -> None:
     if how.final_epochs:
         everything = select(crops, split, range(params.split.folds))
         final = replace(how.recipe, epochs=how.final_epochs)
-        *_, last = fit(model.network, everything, None, final, device, f"{name} on all crops")
+        *_, last = fit(
+            model.network, everything, None, final, device, f"{name} on all crops", kept / "final.safetensors"
+        )
         model.network.load_state_dict(last.weights)
     # No crop is left to fit another temperature on: this model keeps the one that the validation fold gave.
     save_model(Path(f"data/models/{name}_final.safetensors"), model)
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 if __name__ == "__main__":

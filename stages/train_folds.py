@@ -1,11 +1,14 @@
 """Train each network that `crossval.models` names once for every held-out fold; none: nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 from nuclei.errors import run
 from nuclei.files import read_csv, replacing_folder, write_json
 from nuclei.params import Params, load_params
+
+KEPT = Path("data/.resume/train_folds")  # what to go on from after an interruption
 
 
 def main() -> None:
@@ -14,6 +17,7 @@ def main() -> None:
         write_json(folder / "models.json", params.crossval.models)  # DVC warns of an empty folder
         if params.crossval.models:
             train_folds(params, folder)
+    shutil.rmtree(KEPT, ignore_errors=True)
 
 
 def train_folds(params: Params, folder: Path) -> None:
@@ -35,8 +39,9 @@ def train_folds(params: Params, folder: Path) -> None:
         for fold in range(params.split.folds):
             members = roles(params.split.folds, holdout=fold)
             fitting, validation = (select(crops, split, some) for some in (members.training, members.validation))
-            model, *_ = train(how, fitting, validation, device, f"{name} without fold {fold}")
-            save_model(folder / f"{name}_{fold}.safetensors", model)
+            file = f"{name}_{fold}.safetensors"
+            model, *_ = train(how, fitting, validation, device, f"{name} without fold {fold}", KEPT / file)
+            save_model(folder / file, model)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Search the hyper-parameters of both networks."""
 
+import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ def main() -> None:
     split = read_csv(Path("data/split.csv"))
     crops = open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
+    kept = Path("data/.resume/tune")  # what to go on from after an interruption
     first = params.tune.widths[0]
     tables = search(
         shapes={
@@ -31,6 +33,7 @@ def main() -> None:
         recipe=params.train,
         settings=params.tune,
         device=params.device,
+        kept=kept,
     )
     for name, table in tables.items():
         winner = table.iloc[0]
@@ -41,6 +44,7 @@ def main() -> None:
         write_json(Path(f"reports/tuned_{name}.json"), tuned)
         write_csv(Path(f"reports/trials_{name}.csv"), table)
     save_figure(plot_search(tables), Path("reports/trials.png"))
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -51,13 +51,17 @@ class Clone:
     def __init__(self, path: Path):
         self.path = path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """With this Python and its tools first on PATH."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
-        """Run a command in the clone, with this Python and its tools first on PATH."""
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "DVC_NO_ANALYTICS": "1",
-        }
-        done = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=600)
+        """Run a command in the clone."""
+        done = subprocess.run(
+            command, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=600
+        )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done

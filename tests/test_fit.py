@@ -9,7 +9,7 @@ from torch import nn
 from nuclei.crops import Labelled
 from nuclei.errors import InputError
 from nuclei.fit import Epoch, Recipe, fit, keep_best
-from nuclei.models import SmallCNN, build
+from nuclei.models import ResNet18, SmallCNN, build
 from nuclei.params import Train
 from nuclei.predict import predict_logits
 from nuclei.temperature import softmax
@@ -214,6 +214,77 @@ def test_a_line_an_epoch_is_printed_only_under_a_label(capsys):
     last(network(), separable(32), separable(32), RECIPE, CPU, label="cnn")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines] == ["cnn: epoch 1/3", "cnn: epoch 2/3", "cnn: epoch 3/3"]
+
+
+def interrupted(kept, after, *arguments):
+    """Train until epoch `after`, and no further."""
+    for epoch in fit(*arguments, kept=kept):
+        if epoch.number == after:
+            return
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+@pytest.mark.parametrize("ema", [0.0, 0.8])
+def test_an_interrupted_training_ends_as_if_nothing_had_happened(tmp_path, ema, after):
+    data, kept = (separable(40), separable(16, seed=1), replace(RECIPE, epochs=4, ema=ema), CPU), tmp_path / "kept"
+    whole = list(fit(network(), *data))
+    interrupted(kept, after, network(), *data)
+    torch.manual_seed(1)
+    resumed = list(fit(network(), *data, kept=kept))
+    assert [epoch.scores for epoch in resumed] == [epoch.scores for epoch in whole]
+    assert all(same(one.weights, two.weights) for one, two in zip(whole[after:], resumed[after:], strict=True))
+    (curves, best), (same_curves, same_best) = (keep_best(epochs, patience=4) for epochs in (whole, resumed))
+    assert curves == same_curves and best.number == same_best.number and same(best.weights, same_best.weights)
+
+
+def test_an_interrupted_training_without_validation_ends_the_same(tmp_path):
+    for after in (1, 3):  # after the third and last nothing is left to train
+        interrupted(tmp_path / str(after), after, network(), separable(40), None, RECIPE, CPU)
+        resumed = last(network(), separable(40), None, RECIPE, CPU, kept=tmp_path / str(after))
+        assert same(resumed.weights, last(network(), separable(40), None, RECIPE, CPU).weights)
+
+
+def test_an_interrupted_resnet_ends_the_same(tmp_path):
+    """Its weights lie in memory channels last, and so must the averages that the optimizer gets back."""
+    data, shape = separable(8, size=32), ResNet18(3, "pretrained")
+    recipe = replace(RECIPE, batch_size=8, epochs=2)
+    interrupted(tmp_path / "kept", 1, build(shape, 0), data, None, recipe, CPU)
+    resumed = last(build(shape, 0), data, None, recipe, CPU, kept=tmp_path / "kept")
+    assert same(resumed.weights, last(build(shape, 0), data, None, recipe, CPU).weights)
+
+
+@pytest.mark.parametrize("change", ["lr", "stain", "crops", "labels", "validation", "weights", "dropout"])
+def test_what_an_interrupted_training_left_is_nothing_to_another_one(tmp_path, change):
+    """Which training starts over shows in the crops that pass through the network."""
+    train, validation, recipe, start = separable(40), separable(16, seed=1), RECIPE, network()
+    interrupted(tmp_path / "kept", 2, network(), train, validation, recipe, CPU)
+    if change == "lr":
+        recipe = replace(recipe, lr=0.02)
+    elif change == "stain":
+        recipe = replace(recipe, train=TRAIN.model_copy(update={"stain": 0.06}))
+    elif change == "crops":
+        train.crops[-1, -1, -1, -1] ^= 1
+    elif change == "labels":
+        train.labels[:2] = train.labels[1::-1]
+    elif change == "validation":
+        validation.crops[0, 0, 0, 0] ^= 1
+    elif change == "weights":
+        start = network(seed=1)
+    else:
+        start[3].p = 0.4
+    batches = []
+    start.register_forward_pre_hook(lambda module, _: batches.append(module.training))
+    list(fit(start, train, validation, recipe, CPU, kept=tmp_path / "kept"))
+    assert sum(batches) == 3 * (40 // 16)
+
+
+def test_a_resumed_training_says_so_under_its_label(tmp_path, capsys):
+    data = (separable(40), separable(16, seed=1), RECIPE, CPU)
+    interrupted(tmp_path / "kept", 2, network(), *data)
+    list(fit(network(), *data, label="cnn", kept=tmp_path / "kept"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cnn: goes on after epoch 2/3 of an interrupted run"
+    assert [line.split(",")[0] for line in lines[1:]] == ["cnn: epoch 3/3"]
 
 
 def epochs_of(losses, asked):

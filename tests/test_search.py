@@ -75,11 +75,13 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def tables(weights):
+def tables(weights, tmp_path_factory):
     """The one search of this module, on a Ray of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        return search(SHAPES, weights, coloured(32, 0), coloured(16, 1), RECIPE, SETTINGS, "cpu")
+        return search(
+            SHAPES, weights, coloured(32, 0), coloured(16, 1), RECIPE, SETTINGS, "cpu", tmp_path_factory.mktemp("kept")
+        )
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from nuclei.calibration import fit_temperature
 from nuclei.crops import Labelled
 from nuclei.errors import InputError
 from nuclei.fit import fit, keep_best
 from nuclei.models import ResNet18, SmallCNN, build
 from nuclei.params import load_params
 from nuclei.predict import predict_logits
+from nuclei.temperature import fit_temperature
 from nuclei.train import plan, train
 
 CPU = torch.device("cpu")

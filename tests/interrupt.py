@@ -1,0 +1,78 @@
+"""A `dvc repro` in the background, and how to end it."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from conftest import Clone
+
+PATIENCE = 900  # seconds for anything to happen, on however busy a machine
+
+
+class Repro:
+    """`dvc repro` as a terminal runs it: a process group of its own, output line by line."""
+
+    def __init__(self, clone: Clone, *options: str):
+        self.clone = clone
+        self.log = clone.path.with_name(f"{clone.path.name}.log")
+        with self.log.open("w") as log:
+            self.dvc = psutil.Popen(
+                ["dvc", "repro", *options],
+                cwd=clone.path,
+                env=clone.environment | {"PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "Repro":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.dvc.poll() is None:
+            self.interrupt("dvc")
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def stage(self) -> tuple[psutil.Process, str] | None:
+        """The process that runs a stage now, and the stage's command."""
+        for child in self.dvc.children():
+            with suppress(psutil.Error):  # it may end at any moment
+                command = " ".join(child.cmdline()[2:])
+                if command.startswith("stages."):
+                    return child, command
+        return None
+
+    def wait_until(self, happened: Callable[[], object]) -> bool:
+        """Wait until `happened` gives something; say whether it did before `dvc repro` ended."""
+        start = time.monotonic()
+        while not happened():
+            if self.dvc.poll() is not None:
+                return False
+            assert time.monotonic() - start < PATIENCE, self.output
+            time.sleep(0.01)
+        return True
+
+    def interrupt(self, victim: str) -> list[str]:
+        """Kill "dvc" or "stage" with SIGKILL, or press "Ctrl-C"; return what is left of the processes after that."""
+        family = [self.dvc, *self.dvc.children(recursive=True)]
+        if victim == "Ctrl-C":
+            os.killpg(self.dvc.pid, signal.SIGINT)
+        else:
+            (self.stage[0] if victim == "stage" else self.dvc).kill()
+        _, alive = psutil.wait_procs(family, timeout=60)
+        return [" ".join(process.cmdline()) for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Temporary files of a run that was cut short; those beside what it kept go with that."""
+    found = [path.relative_to(folder) for part in ("data", "reports") for path in (folder / part).rglob(".*.tmp*")]
+    return [str(path) for path in found if ".resume" not in path.parts]
