@@ -15,6 +15,7 @@ from nuclei.device import autocast
 from nuclei.errors import InputError
 from nuclei.params import Train
 from nuclei.predict import predict_logits
+from nuclei.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def fit(
     recipe: Recipe,
     device: torch.device,
     label: str = "",
+    team: Team = ALONE,
 ) -> Iterator[Epoch]:
     """Train `network` in place and yield every epoch; stop whenever the caller stops asking.
 
@@ -52,6 +54,7 @@ def fit(
     without augmentation, on the averaged weights where there is an average; None skips it.
     Everything random comes from (seed, epoch), so neither batches nor devices change what is drawn.
     label: what the progress bar and a line an epoch are headed with; empty: no output
+    team: the processes that train together; each calls `fit` alike, on a network that `unite` has changed
     """
     torch.manual_seed(recipe.seed)  # dropout
     network.to(device)
@@ -85,11 +88,11 @@ def fit(
         network.train()
         total = 0.0
         for batch in np.array_split(order[: steps_an_epoch * recipe.batch_size], steps_an_epoch):
-            rows = torch.from_numpy(batch)
-            crops = augment(torch.from_numpy(train.crops[batch]).to(device), rows)
+            own = team.part(batch)
+            crops = augment(torch.from_numpy(train.crops[own]).to(device), torch.from_numpy(own))
             with autocast(device, recipe.train.precision):
                 logits = network(normalise(crops))
-            loss = loss_of(logits.float(), labels[rows].to(device))
+            loss = loss_of(team.gather(logits.float()), labels[batch].to(device))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -102,16 +105,17 @@ def fit(
         current = average.module if average else network
         scores = {"epoch": epoch, "lr": lr, "train_loss": total / steps_an_epoch}
         if validation:
-            scores |= _validate(predict_logits(current, validation.crops, device, recipe.train.precision), validation)
+            logits = predict_logits(current, team.part(validation.crops), device, recipe.train.precision)
+            scores |= _validate(team.gather(torch.from_numpy(logits).to(device)).cpu().numpy(), validation)
         if label:
-            tqdm.write(f"{label}: epoch {epoch}/{recipe.epochs}, " + _in_words(scores))
+            tqdm.write(f"{label}: {describe(scores, recipe.epochs)}")
         yield Epoch(epoch, scores, {name: value.detach().cpu().clone() for name, value in current.state_dict().items()})
 
 
-def _in_words(scores: dict[str, float]) -> str:
-    return ", ".join(
-        f"{name.replace('_', ' ')} {scores[name]:.4f}" for name in scores if name.endswith(("loss", "racy"))
-    )
+def describe(scores: dict[str, float], epochs: int) -> str:
+    """Put an epoch's scores into a line."""
+    numbers = [f"{name.replace('_', ' ')} {scores[name]:.4f}" for name in scores if name.endswith(("loss", "racy"))]
+    return ", ".join([f"epoch {scores['epoch']}/{epochs}", *numbers])
 
 
 def _rate(step: int, warmup: int, steps: int) -> float:

@@ -1,13 +1,15 @@
 """Draw what both networks look at in some held-out crops."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from nuclei.attribution import choose_examples, occlusion
 from nuclei.classes import CLASSES
+from nuclei.cluster import map_crops
 from nuclei.crops import open_crops
-from nuclei.device import choose_device
+from nuclei.device import Place
 from nuclei.errors import run
 from nuclei.files import read_csv, replacing_folder
 from nuclei.models import load_model
@@ -26,15 +28,14 @@ def main() -> None:
     names = predictions["cnn"]["Filename"].to_numpy()[chosen]
     places = split.reset_index().set_index("Filename").loc[names, "index"].to_numpy()
     crops = open_crops(Path("data/crops"), "train")[places]
-    device = choose_device(params.device, params.threads)
+    place, window, stride = Place(params.device, params.threads), params.explain.window, params.explain.stride
 
     maps, captions = {}, {}
     for name, table in predictions.items():
         network = load_model(Path(f"data/models/{name}.safetensors")).network
         targets = table["Predicted"].to_numpy()[chosen]
-        maps[name] = occlusion(
-            network, crops, targets, params.explain.window, params.explain.stride, device, params.train.precision
-        )
+        explain = partial(occlusion, network, window=window, stride=stride, precision=params.train.precision)
+        maps[name] = map_crops(explain, [crops, targets], place)
         chances = table.filter(like="Probability").to_numpy()[chosen, targets]
         captions[name] = [f"{CLASSES[k]} {chance:.0%}" for k, chance in zip(targets, chances, strict=True)]
     with replacing_folder(Path("reports/explain")) as folder:

@@ -365,11 +365,12 @@ ORDER = [
     ("errors", "classes"),
     ("files",),
     ("params", "device", "metrics", "tensors", "temperature"),
-    ("archive", "sample", "overlap", "folds", "crops", "calibration", "review"),
+    ("archive", "sample", "overlap", "folds", "crops", "calibration", "review", "team", "cluster"),
     ("mosaic", "leakage", "models"),
     ("predict",),
     ("pretrained", "fit", "attribution", "robustness", "plots"),
-    ("search", "train"),
+    ("search", "workers"),
+    ("train",),
 ]
 
 
