@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Read when Ray is imported: workers need no environment of their own.
+# Read when Ray is imported. Workers need no environment of their own, and one line a trial is enough.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 if os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a refusal is one; 20 tries take a quarter of an hour
 
@@ -62,13 +65,16 @@ def _join() -> None:
     if address:
         _check_connection(address)
     try:
-        ray.init(
-            address=address or "local",
-            runtime_env={"py_modules": [str(Path(nuclei.__file__).parent)]} if address else None,
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        # Without a folder of its own a worker would import from this one's path, where its machine has that too.
+        with tempfile.TemporaryDirectory() as empty:
+            package = {"py_modules": [str(Path(nuclei.__file__).parent)]}
+            ray.init(
+                address=address or "local",
+                runtime_env=package if address else None,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
     except Exception as error:  # Ray has no class of its own for what goes wrong here
         reason = " ".join(str(error).split())[:300]
         if not address:

@@ -1,21 +1,18 @@
 """Hyper-parameter search: Ray Tune runs the trials, successive halving says which."""
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-# Read when Ray Tune is imported: one line a trial is enough.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+from nuclei.cluster import places, ray_cluster
 
+# isort: split (nuclei.cluster sets what Ray reads when it is imported)
 import numpy as np
 import pandas as pd
 from ray import tune
 from torch import Tensor
 
-from nuclei.cluster import places, ray_cluster
 from nuclei.crops import Labelled
 from nuclei.device import choose_device
 from nuclei.fit import Recipe, fit

@@ -1,9 +1,11 @@
 """Training where the place says: in this process, or on Ray workers that share every batch."""
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import psutil
 from torch import distributed, nn
 from tqdm import tqdm
 
@@ -95,6 +97,7 @@ class _Worker:
         device = choose_device(place.device, place.threads)
         if self.team.size > 1:
             store = self.store or distributed.TCPStore(*meeting)
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface())
             backend = "nccl" if device.type == "cuda" else "gloo"
             distributed.init_process_group(backend, store=store, rank=self.team.rank, world_size=self.team.size)
             unite(network)
@@ -104,3 +107,11 @@ class _Worker:
         """Train for an epoch; the first of the team returns it."""
         epoch = next(self.epochs)
         return epoch if self.team.rank == 0 else None
+
+
+def _interface() -> str:
+    """Return the network interface by which Ray reaches this machine; Gloo would ask what the host's name stands for."""
+    import ray
+
+    host = ray.util.get_node_ip_address()
+    return next(name for name, ends in psutil.net_if_addrs().items() if host in [end.address for end in ends])
