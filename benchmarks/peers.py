@@ -69,7 +69,7 @@ def lightning(setting: Setting) -> Job:
     return Job(run)
 
 
-class _EpochDone(Exception):
+class _EpochDoneError(Exception):
     """Ends Ultralytics' training: its validation and checkpoints are not what is measured."""
 
 
@@ -102,7 +102,7 @@ def ultralytics(setting: Setting) -> Job:
         go.wait()
 
     def at_end(_: object) -> None:
-        raise _EpochDone
+        raise _EpochDoneError
 
     model = YOLO(layout, task="classify")
     model.add_callback("on_train_epoch_start", at_start)
@@ -114,7 +114,7 @@ def ultralytics(setting: Setting) -> Job:
 
     def run() -> int:
         go.set()
-        with suppress(_EpochDone):
+        with suppress(_EpochDoneError):
             training.result()
         return len(setting.index("train"))
 

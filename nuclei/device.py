@@ -2,10 +2,20 @@
 
 import os
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 
 from nuclei.errors import InputError
+
+
+@dataclass(frozen=True)
+class Place:
+    """What computes: a device (as in `choose_device`) and CPU threads; in training, so many `workers` of that kind."""
+
+    device: str
+    threads: int
+    workers: int = 1
 
 
 def choose_device(name: str, threads: int) -> torch.device:

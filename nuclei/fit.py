@@ -18,6 +18,7 @@ from nuclei.errors import InputError
 from nuclei.params import Train
 from nuclei.predict import predict_logits
 from nuclei.resume import fingerprint, load_state, save_state
+from nuclei.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def fit(
     recipe: Recipe,
     device: torch.device,
     label: str = "",
+    team: Team = ALONE,
     kept: Path | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place and yield every epoch; stop whenever the caller stops asking.
@@ -59,6 +61,7 @@ def fit(
     without augmentation, on the averaged weights where there is an average; None skips it.
     Everything random comes from (seed, epoch), so neither batches nor devices change what is drawn.
     label: what the progress bar and a line an epoch are headed with; empty: no output
+    team: the processes that train together; each calls `fit` alike, on a network that `unite` has changed
     kept: a file for the state after each epoch; the same training, interrupted, goes on from there and ends the same
     """
     key = _fingerprint(network, train, validation, recipe, device) if kept else ""
@@ -103,11 +106,11 @@ def fit(
         network.train()
         total = 0.0
         for batch in np.array_split(order[: steps_an_epoch * recipe.batch_size], steps_an_epoch):
-            rows = torch.from_numpy(batch)
-            crops = augment(torch.from_numpy(train.crops[batch]).to(device), rows)
+            own = team.part(batch)
+            crops = augment(torch.from_numpy(train.crops[own]).to(device), torch.from_numpy(own))
             with autocast(device, recipe.train.precision):
                 logits = network(normalise(crops))
-            loss = loss_of(logits.float(), labels[rows].to(device))
+            loss = loss_of(team.gather(logits.float()), labels[batch].to(device))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -120,9 +123,10 @@ def fit(
         current = average.module if average else network
         scores = {"epoch": epoch, "lr": lr, "train_loss": total / steps_an_epoch}
         if validation:
-            scores |= _validate(predict_logits(current, validation.crops, device, recipe.train.precision), validation)
+            logits = predict_logits(current, team.part(validation.crops), device, recipe.train.precision)
+            scores |= _validate(team.gather(torch.from_numpy(logits).to(device)).cpu().numpy(), validation)
         if label:
-            tqdm.write(f"{label}: epoch {epoch}/{recipe.epochs}, " + _in_words(scores))
+            tqdm.write(f"{label}: {describe(scores, recipe.epochs)}")
         weights = {name: value.detach().cpu().clone() for name, value in current.state_dict().items()}
         last = Epoch(epoch, scores, weights)
         if kept:
@@ -159,10 +163,10 @@ def _keep(kept: Path, key: str, parts: dict[str, Any], epochs: list[Epoch]) -> l
     return epochs
 
 
-def _in_words(scores: dict[str, float]) -> str:
-    return ", ".join(
-        f"{name.replace('_', ' ')} {scores[name]:.4f}" for name in scores if name.endswith(("loss", "racy"))
-    )
+def describe(scores: dict[str, float], epochs: int) -> str:
+    """Put an epoch's scores into a line."""
+    numbers = [f"{name.replace('_', ' ')} {scores[name]:.4f}" for name in scores if name.endswith(("loss", "racy"))]
+    return ", ".join([f"epoch {scores['epoch']}/{epochs}", *numbers])
 
 
 def _rate(step: int, warmup: int, steps: int) -> float:

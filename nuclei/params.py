@@ -209,6 +209,7 @@ class Params(Section):
     epochs: Epochs | None  # None: the model's own
     model: ModelName  # the headline
     threads: Cores
+    workers: Annotated[int, Field(ge=1, le=1024)]  # that train one network together, each with so many threads
     device: Literal["auto", "cpu", "cuda", "mps"]
     data: Data
     sample: Sample

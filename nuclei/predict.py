@@ -21,7 +21,7 @@ def predict_logits(
 
     tta: average the logits over the eight flips and turns of each crop
     """
-    network.eval()
+    network.eval().to(device)
     parts = []
     for start in range(0, len(crops), BATCH_SIZE):
         batch = torch.from_numpy(np.array(crops[start : start + BATCH_SIZE]))  # a copy: the file is read-only
@@ -36,7 +36,7 @@ def predict_probabilities(
     model: Model, crops: np.ndarray, device: torch.device, precision: str, tta: bool = False
 ) -> np.ndarray:
     """Return the calibrated probability of each class, float64 (N, K); the rest as in `predict_logits`."""
-    return softmax(predict_logits(model.network.to(device), crops, device, precision, tta), model.temperature)
+    return softmax(predict_logits(model.network, crops, device, precision, tta), model.temperature)
 
 
 def tabulate(index: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:

@@ -1,55 +1,27 @@
 """Hyper-parameter search: Ray Tune runs the trials, successive halving says which."""
 
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Read when Ray is imported. Workers need no environment of their own, and one line a trial is enough.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would take a search that was cut short for a whole one
+from nuclei.cluster import places, ray_cluster
 
+# Before Ray: it sets what Ray reads when it is imported.
+# isort: split
 import numpy as np
 import pandas as pd
-import ray
 from ray import tune
 from torch import Tensor
 
-import nuclei
 from nuclei.crops import Labelled
 from nuclei.device import choose_device
-from nuclei.errors import InputError
 from nuclei.fit import Recipe, fit
 from nuclei.models import Architecture, SmallCNN, build, load_pretrained
 from nuclei.params import Train, Tune
 from nuclei.resume import fingerprint, load_state, save_state
-
-
-@contextmanager
-def ray_cluster() -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or start a local Ray; leave it at the end."""
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    package = str(Path(nuclei.__file__).parent)
-    there = ray.init(
-        address=address,
-        runtime_env=None if address == "local" else {"py_modules": [package]},
-        include_dashboard=None if address != "local" else False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        if address == "local":
-            shutil.rmtree(there.address_info["session_dir"], ignore_errors=True)  # logs, which Ray never deletes
 
 
 def draw_trials(model: str, settings: Tune, tune_widths: bool) -> list[dict[str, Any]]:
@@ -103,12 +75,7 @@ def search(
         "device": device,
     }
     with ray_cluster():
-        there = ray.cluster_resources()
-        for kind, wanted in (("CPU", settings.cpus_per_trial), ("GPU", settings.gpus_per_trial)):
-            if wanted > there.get(kind, 0):
-                raise InputError(
-                    f"tune.{kind.lower()}s_per_trial: {wanted} asked for, Ray has {there.get(kind, 0):g}: lower it"
-                )
+        places(settings.cpus_per_trial, settings.gpus_per_trial, "tune.cpus_per_trial and gpus_per_trial")
         for rung, epochs in enumerate(settings.epochs):
             configs = [trial | {"rung": rung, "epochs": epochs} for trial in trials]
             waiting = [config for config in configs if json.dumps(config) not in notes.scores]

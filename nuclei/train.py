@@ -1,19 +1,22 @@
 """One training from start to calibrated model, as `train` and `train_folds` share it."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
+from nuclei.cluster import map_crops
 from nuclei.crops import Labelled
-from nuclei.fit import Epoch, Recipe, fit, keep_best
+from nuclei.device import Place
+from nuclei.fit import Epoch, Recipe, keep_best
 from nuclei.models import Architecture, Model, ResNet18, SmallCNN, build, load_pretrained
 from nuclei.params import ModelName, Params
 from nuclei.predict import predict_logits
 from nuclei.temperature import fit_temperature
+from nuclei.workers import fit_anywhere
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,22 @@ def train(
     plan: Plan,
     fitting: Labelled,
     validation: Labelled,
-    device: torch.device,
+    place: Place,
     label: str = "",
     kept: Path | None = None,
 ) -> tuple[Model, pd.DataFrame, Epoch]:
     """Train on `fitting` and keep the epoch that `validation` likes best; return model, learning curves, that epoch.
 
     The model's temperature fits the validation crops, predicted as most users will: averaged over flips and turns.
-    label, kept: as in `fit`. Raises InputError where training diverged.
+    place, label, kept: as in `fit_anywhere`. Raises InputError where training diverged.
     """
     network = build(plan.architecture, plan.recipe.seed)
     if plan.weights:
         load_pretrained(network, plan.weights)
-    curves, best = keep_best(fit(network, fitting, validation, plan.recipe, device, label, kept), plan.patience)
+    epochs = fit_anywhere(network, fitting, validation, plan.recipe, place, label, kept)
+    curves, best = keep_best(epochs, plan.patience)
     network.load_state_dict(best.weights)
-    logits = predict_logits(network, validation.crops, device, plan.recipe.train.precision, tta=True)
+    predict = partial(predict_logits, network, precision=plan.recipe.train.precision, tta=True)
+    logits = map_crops(predict, [validation.crops], place)
     model = Model(network, plan.architecture, fit_temperature(logits, validation.labels))
     return model, pd.DataFrame(curves), best

@@ -1,5 +1,6 @@
 """Score the models of `train_folds`, each on the fold that it was not trained on; none: empty tables."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -32,18 +33,20 @@ def main() -> None:
 def predict_folds(params: Params) -> pd.DataFrame:
     """Return a row a model and crop, from the model that did not see the crop's fold."""
     # Imported here: PyTorch alone would take longer than the rest of a run that scores nothing.
+    from nuclei.cluster import map_crops
     from nuclei.crops import open_crops
-    from nuclei.device import choose_device
+    from nuclei.device import Place
     from nuclei.models import load_model
     from nuclei.predict import predict_probabilities, tabulate
 
     split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
-    how = choose_device(params.device, params.threads), params.train.precision, params.predict.tta
+    place, how = Place(params.device, params.threads), {"precision": params.train.precision, "tta": params.predict.tta}
     tables = []
     for name in params.crossval.models:
         for fold, part in split.groupby("Fold"):
             model = load_model(Path(f"data/models/folds/{name}_{fold}.safetensors"))
-            guesses = tabulate(part, predict_probabilities(model, crops[part.index], *how))
+            predict = partial(predict_probabilities, model, **how)
+            guesses = tabulate(part, map_crops(predict, [crops[part.index]], place))
             tables.append(part[["Fold", "Group"]].join(guesses).assign(Model=name))
     return pd.concat(tables)
 

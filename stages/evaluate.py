@@ -1,5 +1,6 @@
 """Score both networks on the held-out fold: how good, how certain, how sure of themselves, and which is better."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pandas as pd
 
 from nuclei.calibration import abstention_curve, conformal_sets, conformal_threshold, reliability_curve, score_sets
 from nuclei.classes import CLASSES
+from nuclei.cluster import map_crops
 from nuclei.crops import open_crops
-from nuclei.device import choose_device
+from nuclei.device import Place
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.folds import roles
@@ -16,7 +18,7 @@ from nuclei.metrics import calibration_error, compare, draw_resamples, score, sc
 from nuclei.models import load_model
 from nuclei.params import load_params
 from nuclei.plots import TITLES, plot_abstention, plot_confusion, plot_curves, plot_reliability, save_figure
-from nuclei.predict import predict_logits, predict_probabilities, tabulate
+from nuclei.predict import predict_logits, tabulate
 from nuclei.temperature import softmax
 
 
@@ -28,15 +30,16 @@ def main() -> None:
     holdout, validation = split.iloc[rows], split.iloc[validation_rows]
     labels, groups = holdout["Label"].to_numpy(), holdout["Group"].to_numpy()
     resamples = draw_resamples(groups, params.evaluate.resamples, params.evaluate.seed)
-    device = choose_device(params.device, params.threads)
-    how = device, params.train.precision, params.predict.tta
+    place, how = Place(params.device, params.threads), {"precision": params.train.precision, "tta": params.predict.tta}
     predicted, curves, reliability, abstention = {}, {}, {}, {}
     for name in ("cnn", "resnet"):
         model = load_model(Path(f"data/models/{name}.safetensors"))
-        logits = predict_logits(model.network.to(device), crops[rows], *how)
+        predict = partial(predict_logits, model.network, **how)
+        logits, of_validation = (map_crops(predict, [crops[some]], place) for some in (rows, validation_rows))
         probabilities, unscaled = softmax(logits, model.temperature), softmax(logits)
-        of_validation = predict_probabilities(model, crops[validation_rows], *how)
-        threshold = conformal_threshold(validation["Label"].to_numpy(), of_validation, params.evaluate.coverage)
+        threshold = conformal_threshold(
+            validation["Label"].to_numpy(), softmax(of_validation, model.temperature), params.evaluate.coverage
+        )
         sets = conformal_sets(probabilities, threshold)
         scores = score(labels, probabilities, bins)
         print(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()))

@@ -7,8 +7,9 @@ import numpy as np
 
 from nuclei.attribution import attribute, methods
 from nuclei.classes import CLASSES
+from nuclei.cluster import map_crops
 from nuclei.crops import open_crops
-from nuclei.device import choose_device
+from nuclei.device import Place, choose_device
 from nuclei.errors import run
 from nuclei.examples import choose
 from nuclei.faithfulness import Explained, average, metrics, pick, score_models, shift
@@ -27,7 +28,8 @@ PALETTE = 256  # colours of a gallery: heat maps are large
 def main() -> None:
     params = load_params(Path("params.yaml"))
     own, precision = params.explain, params.train.precision
-    device = choose_device(params.device, params.threads)
+    place = Place(params.device, params.threads)
+    device = choose_device(place.device, place.threads)
     split, all_crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
     training, holdout = (np.flatnonzero(split["Fold"].isin(some)) for some in (folds.training, folds.holdout))
@@ -47,7 +49,8 @@ def main() -> None:
     for name in tables:
         model, targets = load_model(Path(f"data/models/{name}.safetensors")), chances[name].argmax(axis=1)
         untrained = build(model.architecture, seed=2**31 + own.seed)  # no training starts from this seed
-        maps[name] = attribute(model.network, crops, targets, seeds, ways, device, name)
+        explain = partial(attribute, model.network, methods=ways, label=name)
+        maps[name] = map_crops(explain, [crops, targets, seeds], place)
         check = targets[checked], seeds[checked], few, device
         explained[name] = Explained(
             partial(predict_probabilities, model, device=device, precision=precision),

@@ -1,12 +1,14 @@
 """Predict the test crops with both networks, in the order of example.csv."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from nuclei.classes import CLASSES
+from nuclei.cluster import map_crops
 from nuclei.crops import open_crops
-from nuclei.device import choose_device
+from nuclei.device import Place
 from nuclei.errors import InputError, run
 from nuclei.files import read_csv, write_csv
 from nuclei.models import load_model
@@ -18,7 +20,7 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     index = read_csv(Path("data/crops/test.csv"))
     crops = open_crops(Path("data/crops"), "test")
-    how = choose_device(params.device, params.threads), params.train.precision, params.predict.tta
+    place, how = Place(params.device, params.threads), {"precision": params.train.precision, "tta": params.predict.tta}
     for name in ("cnn", "resnet"):
         paths = [Path(f"data/models/{name}_final.safetensors")]
         if params.predict.average == "folds":
@@ -27,8 +29,8 @@ def main() -> None:
             raise InputError(
                 f"predict.average: folds, but data/models/folds has no {name}: use -S 'crossval.models=[cnn,resnet]'"
             )
-        probabilities = [predict_probabilities(load_model(path), crops, *how) for path in paths]
-        labels = np.mean(probabilities, axis=0).argmax(axis=1)
+        predictors = [partial(predict_probabilities, load_model(path), **how) for path in paths]
+        labels = np.mean([map_crops(predict, [crops], place) for predict in predictors], axis=0).argmax(axis=1)
         write_csv(Path(f"reports/submission_{name}.csv"), index[["Filename"]].assign(Label=labels))
         counts = np.bincount(labels, minlength=len(CLASSES))
         print(f"{name}: " + ", ".join(f"{count} {title}" for count, title in zip(counts, CLASSES, strict=True)))

@@ -9,14 +9,14 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from nuclei.crops import open_crops, select
-from nuclei.device import choose_device
+from nuclei.device import Place
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv
-from nuclei.fit import fit
 from nuclei.folds import roles
 from nuclei.models import save_model
 from nuclei.params import load_params
 from nuclei.train import plan, train
+from nuclei.workers import fit_anywhere
 
 
 def main() -> None:
@@ -29,12 +29,12 @@ def main() -> None:
     split = read_csv(Path("data/split.csv"))
     crops = open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
-    device = choose_device(params.device, params.threads)
+    place = Place(params.device, params.threads, params.workers)
     kept = Path(f"data/.resume/train_{name}")  # what to go on from after an interruption
 
     how = plan(name, params, tuned, pretrained)
     fitting, validation = select(crops, split, folds.training), select(crops, split, folds.validation)
-    model, curves, best = train(how, fitting, validation, device, name, kept / "training.safetensors")
+    model, curves, best = train(how, fitting, validation, place, name, kept / "training.safetensors")
     save_model(Path(f"data/models/{name}.safetensors"), model)
     write_csv(Path(f"reports/curves_{name}.csv"), curves)
     print(f"{name}: epoch {best.number} is the best, validation accuracy {best.scores['validation_accuracy']:.4f}")
@@ -42,9 +42,10 @@ def main() -> None:
     if how.final_epochs:
         everything = select(crops, split, range(params.split.folds))
         final = replace(how.recipe, epochs=how.final_epochs)
-        *_, last = fit(
-            model.network, everything, None, final, device, f"{name} on all crops", kept / "final.safetensors"
+        epochs = fit_anywhere(
+            model.network, everything, None, final, place, f"{name} on all crops", kept / "final.safetensors"
         )
+        *_, last = epochs
         model.network.load_state_dict(last.weights)
     # No crop is left to fit another temperature on: this model keeps the one that the validation fold gave.
     save_model(Path(f"data/models/{name}_final.safetensors"), model)

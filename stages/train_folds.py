@@ -25,7 +25,7 @@ def train_folds(params: Params, folder: Path) -> None:
     from safetensors.torch import load_file
 
     from nuclei.crops import open_crops, select
-    from nuclei.device import choose_device
+    from nuclei.device import Place
     from nuclei.folds import check_training, roles
     from nuclei.models import save_model
     from nuclei.train import plan, train
@@ -33,14 +33,14 @@ def train_folds(params: Params, folder: Path) -> None:
     split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
     check_training(split["Label"].to_numpy(), split["Fold"].to_numpy(), params.split.folds)
     pretrained = load_file("data/weights/resnet18.safetensors")
-    device = choose_device(params.device, params.threads)
+    place = Place(params.device, params.threads, params.workers)
     for name in params.crossval.models:
         how = plan(name, params, json.loads(Path(f"reports/tuned_{name}.json").read_text()), pretrained)
         for fold in range(params.split.folds):
             members = roles(params.split.folds, holdout=fold)
             fitting, validation = (select(crops, split, some) for some in (members.training, members.validation))
             file = f"{name}_{fold}.safetensors"
-            model, *_ = train(how, fitting, validation, device, f"{name} without fold {fold}", KEPT / file)
+            model, *_ = train(how, fitting, validation, place, f"{name} without fold {fold}", KEPT / file)
             save_model(folder / file, model)
 
 

@@ -353,11 +353,12 @@ ORDER = [
     ("errors", "classes"),
     ("files",),
     ("params", "device", "metrics", "tensors", "temperature", "nucleus", "examples"),
-    ("archive", "sample", "overlap", "folds", "crops", "calibration", "review", "resume"),
+    ("archive", "sample", "overlap", "folds", "crops", "calibration", "review", "resume", "team", "cluster"),
     ("mosaic", "leakage", "models"),
     ("predict", "attribution", "faithfulness"),
     ("pretrained", "fit", "robustness", "plots"),
-    ("search", "train"),
+    ("search", "workers"),
+    ("train",),
 ]
 
 

@@ -1,0 +1,208 @@
+"""The Ray cluster that RAY_ADDRESS names, or a Ray of this machine, and work that is spread over it."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+# Read when Ray is imported. Workers need no environment of their own, and one line a trial is enough.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would take a search that was cut short for a whole one
+if os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a refusal is one; 20 tries take a quarter of an hour
+
+import numpy as np
+
+import nuclei
+from nuclei.device import Place, choose_device
+from nuclei.errors import InputError
+
+BLOCK = 256  # crops that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
+BLOCKS_A_WORKER = 2  # the next one arrives while one is computed
+EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with a frame of this kind an HTTP/2 connection starts
+HEAD_SILENT = 30  # seconds until a head that does not answer is given up
+WATCH = 2  # seconds between two questions
+
+
+def cluster_address() -> str | None:
+    """Return the address in RAY_ADDRESS; None where it is not set: work stays on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start a local Ray; leave it at the end. Inside another: do nothing.
+
+    The package travels along: the machines of the cluster need Python and the packages it depends on, no more.
+    Raises InputError where Ray cannot be reached or started.
+    """
+    import ray  # takes a second: not before it is needed
+
+    if ray.is_initialized():
+        yield
+        return
+    session = _join()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if not cluster_address():
+            shutil.rmtree(session, ignore_errors=True)  # logs, which Ray never deletes
+
+
+def _join() -> str:
+    """Join or start Ray; return the folder of its session, on this machine where it was started here."""
+    import ray
+
+    address = cluster_address()
+    if address:
+        _check_connection(address)
+    try:
+        # Without a folder of its own a worker would import from this one's path, where its machine has that too.
+        with tempfile.TemporaryDirectory() as empty:
+            package = {"working_dir": empty, "py_modules": [str(Path(nuclei.__file__).parent)]}
+            there = ray.init(
+                address=address or "local",
+                runtime_env=package if address else None,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+    except Exception as error:  # Ray has no class of its own for what goes wrong here
+        reason = " ".join(str(error).split())[:300]
+        if not address:
+            raise InputError(f"Ray does not start on this machine: {reason}") from error
+        raise InputError(
+            f"RAY_ADDRESS: cannot join {address}: {reason}. Ray {ray.__version__} has to run there, and its token "
+            "to be in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token (see docs/cluster.md)"
+        ) from error
+    if address:
+        head = ray.get_runtime_context().gcs_address
+        threading.Thread(target=_watch, args=[head], daemon=True).start()
+    return there.address_info["session_dir"]
+
+
+def _check_connection(address: str) -> None:
+    """Raise InputError where no server of Ray's kind (gRPC) answers at `address`: Ray would try for a long time."""
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        if not place.port or os.environ.get("RAY_USE_TLS") == "1":  # auto; or a server that says nothing in the clear
+            return
+        with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)  # RFC 9113, section 3.4
+            if connection.recv(9)[3:4] != EMPTY_SETTINGS[3:4]:
+                raise OSError("something else answers there")
+    except (OSError, ValueError) as error:  # ValueError: a port that is none
+        raise InputError(
+            f"RAY_ADDRESS: no Ray at {address} ({error}): give the host:port of a head, or unset it to use this machine"
+        ) from None
+
+
+def _watch(head: str) -> None:
+    """End this process when the head is gone: Ray would wait, and then end it without a word to the point."""
+    import ray
+
+    last = time.monotonic()
+    while ray.is_initialized():
+        time.sleep(WATCH)
+        try:
+            _check_connection(head)
+            last = time.monotonic()
+        except InputError:
+            if time.monotonic() - last > HEAD_SILENT and ray.is_initialized():
+                print(f"error: the head of the Ray cluster, {head}, is lost: start it, then run again", file=sys.stderr)
+                os._exit(1)
+
+
+def places(cpus: int, gpus: float, what: str) -> int:
+    """Return how many workers with `cpus` CPUs and `gpus` GPUs the machines have room for together.
+
+    Raises InputError, which names `what` asked for them, where not even one fits on any machine.
+    """
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = 0
+    for machine in machines:
+        fits = machine.get("CPU", 0) // cpus
+        room += int(min(fits, machine.get("GPU", 0) // gpus) if gpus else fits)
+    if not room:
+        largest = ", ".join(f"{m.get('CPU', 0):g} CPUs and {m.get('GPU', 0):g} GPUs" for m in machines)
+        raise InputError(f"{what}: {cpus} CPUs and {gpus:g} GPUs on one machine asked for, Ray has {largest}: lower it")
+    return room
+
+
+def gpus_a_worker(device: str) -> int:
+    """Return how many GPUs a worker needs that computes on `device`; auto: one where the cluster has any."""
+    import ray
+
+    return int(device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0))
+
+
+def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], place: Place) -> Any:
+    """Return function(*arrays, device=...), computed on the cluster that RAY_ADDRESS names, or else here.
+
+    function: computes whole batches of crops each on its own; returns an array with a row a crop, or several by name
+    arrays: a row a crop, may be memory-mapped
+    """
+    if not cluster_address():
+        return function(*arrays, device=choose_device(place.device, place.threads))
+    import ray
+
+    if not ray.is_initialized():
+        _join()  # until the process ends: every time would cost seconds
+    starts = range(0, len(arrays[0]), BLOCK)
+    blocks = ([np.array(array[start : start + BLOCK]) for array in arrays] for start in starts)
+    results = list(stream(function, blocks, place))
+    if isinstance(results[0], dict):
+        return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+    return np.concatenate(results)
+
+
+def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]], place: Place) -> Iterator[Any]:
+    """Yield function(*block, device=...) of each block, in order, computed all over the cluster. Needs `ray_cluster`.
+
+    Blocks travel through Ray's object store, a few for every worker at a time: memory does not grow with their number.
+    What a lost machine had in hand is computed again by another.
+    """
+    import ray
+
+    gpus = gpus_a_worker(place.device)
+    task = ray.remote(_compute).options(num_cpus=place.threads, num_gpus=gpus, max_retries=5)
+    shared = ray.put(function)
+    waiting: deque[ray.ObjectRef] = deque()
+    for block in blocks:
+        waiting.append(task.remote(shared, place, *block))
+        while len(waiting) >= BLOCKS_A_WORKER * places(place.threads, gpus, "threads"):
+            yield fetch(waiting.popleft())
+    while waiting:
+        yield fetch(waiting.popleft())
+
+
+def _compute(function: Callable[..., Any], place: Place, *block: np.ndarray) -> Any:
+    """Run on a worker."""
+    return function(*block, device=choose_device(place.device, place.threads))
+
+
+def fetch(references: Any) -> Any:
+    """Wait for the results; what a worker says of bad input reaches the user as if it had been said here."""
+    import ray
+
+    try:
+        return ray.get(references)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise
