@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from nuclei.files import replacing
+from nuclei.titles import TITLES
 
 DPI = 144
-TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
 COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
 
 SIGNED = "PuOr_r"  # purple, white, orange: told apart by colour-blind readers

@@ -1,0 +1,3 @@
+"""What things are called where people read of them."""
+
+TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
