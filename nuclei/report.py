@@ -19,9 +19,9 @@ from safetensors import safe_open
 
 from nuclei.classes import CLASSES
 from nuclei.files import read_csv
-from nuclei.inline import Picture, inline_crop, inline_file
+from nuclei.inline import inline_crop, inline_file
 from nuclei.params import Params
-from nuclei.titles import TITLES
+from nuclei.titles import TITLES, method_title
 
 # What the page shows, by the stage that makes it; {} stands for each network.
 FILES = {
@@ -38,7 +38,7 @@ FILES = {
     "robustness": ["robustness_{}.csv", "robustness.png"],
     "crossval": ["crossval.json", "crossval.csv"],
     "review": ["review.csv"],
-    "explain": ["explain"],
+    "explain": ["explain", "faithfulness.png", "faithfulness.csv"],
     "submit": ["submission_{}.csv"],
 }
 STAGES = {
@@ -200,6 +200,7 @@ def _context(results: Mapping[str, Any], params: Params) -> dict[str, Any]:
         "each": partial(_of_each, results),
         "stages": STAGES,
         "titles": TITLES,
+        "method_title": method_title,
         "classes": CLASSES,
         "params": params,
     }

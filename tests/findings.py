@@ -63,6 +63,9 @@ def write_findings(folder: Path, names: list[str] = NAMES) -> None:
     write_csv(folder / "crossval.csv", pd.DataFrame({"model": "cnn", "fold": [0, 1], "crops": 6, "groups": 3} | scores))
     review = {"Filename": names[4:5], "Label": [0], "Predicted": [1], "Confidence": [0.91]}
     write_csv(folder / "review.csv", pd.DataFrame(review))
+    faithfulness = {"Model": ["cnn", "resnet"], "Weights": "trained", "Method": ["grad_cam", "random_order"]}
+    faithfulness |= {"Crops": 8, "Deletion_gain": [0.1234, 0.0], "Stability": [0.98, None]}
+    write_csv(folder / "faithfulness.csv", pd.DataFrame(faithfulness))
     for model, predicted in PREDICTED.items():
         _write_model(folder, model, names, np.array(predicted))
     (folder / "explain").mkdir()
@@ -77,7 +80,7 @@ def _write_model(folder: Path, model: str, names: list[str], predicted: np.ndarr
     columns = {f"Probability_{label}": column for label, column in enumerate(chances.T)}
     table = pd.DataFrame({"Filename": names, "Label": LABELS, "Predicted": predicted} | columns)
     write_csv(folder / f"predictions_{model}.csv", table)
-    values = {metric: 0.875 if model == "cnn" else 0.75 for metric in METRICS}
+    values = dict.fromkeys(METRICS, 0.875 if model == "cnn" else 0.75)
     values |= {f"{metric}_low": 0.625 for metric in METRICS} | {f"{metric}_high": 0.9375 for metric in METRICS}
     values |= {"ece_unscaled": 0.2, "temperature": 1.25, "set_coverage": 0.89, "set_size": 1.5}
     write_json(folder / f"metrics_{model}.json", values | {"crops": 12, "groups": 30})

@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import itertools
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -73,7 +74,7 @@ def test_nothing_is_missing_where_all_files_are_there(results):
     page = show(results)
     assert not [name for name, content in results.items() if content is None]
     assert not re.search(r"\b(Missing|nan|None)\b", page.text)
-    assert len(page.all("img")) == 6 + 1 + 4 + 1  # figures, a gallery, four errors, a label to review
+    assert len(page.all("img")) == 7 + 1 + 4 + 1  # figures, a gallery, four errors, a label to review
     for model in ("cnn", "resnet"):
         assert "Missing" not in build_card(results, model, None, PARAMS).replace("Missing: `data/models", "")
 
@@ -200,7 +201,7 @@ def test_wrong_predictions_come_with_what_every_network_says_the_surest_first(re
 def test_of_many_errors_the_surest_are_shown_and_the_page_says_so(results):
     page = show(results, with_params(report={"crops": 1}))
     assert "The 1 of 4 held-out crops that a network got wrong where one was surest" in page.text
-    assert len(page.all("img")) == 6 + 1 + 1 + 1
+    assert len(page.all("img")) == 7 + 1 + 1 + 1
 
 
 def test_no_error_and_no_doubtful_label_leave_a_sentence(results):
@@ -212,6 +213,15 @@ def test_no_error_and_no_doubtful_label_leave_a_sentence(results):
     assert "CNN and ResNet18 got no held-out crop wrong." in page.text
     assert "No label is contradicted by all networks with at least 90 % each." in page.text
     assert not page.all("select") and not [image for image in page.all("img") if image["width"] == "100"]
+
+
+def test_heat_maps_come_with_the_scores_that_say_what_they_are_worth(results):
+    page = show(results)
+    assert "CNN trained Grad-CAM 8 0.123 0.980" in page.text
+    assert "ResNet18 trained random order 8 0.000 –" in page.text
+    assert "by every method and both networks: muscle" in {
+        image["alt"].partition("crops ")[2] for image in page.all("img")
+    }
 
 
 def test_without_the_crops_their_names_and_labels_remain(results):
@@ -242,14 +252,14 @@ def test_near_duplicates_are_listed_or_said_not_to_be_looked_for(results):
 def test_a_number_that_is_not_known_is_a_dash(results):
     assert np.isnan(results["classes_cnn.csv"]["Set_coverage"][1])
     cells = [value for value in show(results).words if value == "–"]
-    assert len(cells) == 2  # a class of each network
+    assert len(cells) == 2 + 1  # a class of each network, the stability of a random order
 
 
 def test_headings_go_down_one_by_one_and_links_lead_somewhere(results):
     page = show(results)
     levels = [int(tag[1]) for tag, _ in page.elements if tag in ("h1", "h2", "h3", "h4")]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(set(ids)) == len(ids)
     assert all(link["href"].removeprefix("#") in ids for link in page.all("a"))
@@ -268,7 +278,7 @@ def test_places_of_intervals_lie_on_one_axis(results):
 
 
 def test_grey_crops_are_shown(results):
-    assert len(show(results, crops=draw_crops(channels=1)).all("img")) == 12
+    assert len(show(results, crops=draw_crops(channels=1)).all("img")) == 13
 
 
 def test_a_card_says_what_the_file_says_of_itself(results, tmp_path):
