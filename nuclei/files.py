@@ -100,6 +100,9 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
+NAMES = ("Filename", "First", "Second", "Group")  # columns that are text, whatever they look like
+
+
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote; names stay text, whatever they look like (0010, NA)."""
-    return pd.read_csv(path, dtype=dict.fromkeys(("Filename", "First", "Second", "Group"), str), keep_default_na=False)
+    """Read a table that `write_csv` wrote; NAMES stay text (0010, NA), and what is empty is ""."""
+    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False)

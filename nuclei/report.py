@@ -18,7 +18,7 @@ from markupsafe import Markup
 from safetensors import safe_open
 
 from nuclei.classes import CLASSES
-from nuclei.files import read_csv
+from nuclei.files import NAMES, read_csv
 from nuclei.inline import inline_crop, inline_file
 from nuclei.params import Params
 from nuclei.titles import TITLES, method_title
@@ -45,7 +45,6 @@ STAGES = {
     file.format(model): stage.format(model) for stage, files in FILES.items() for file in files for model in TITLES
 }
 PHOTOGRAPHS = ("mosaics.png",)
-TEXT = ("Filename", "First", "Second", "Class", "Model", "model", "Method", "Weights", "Set")
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,15 @@ def _read(path: Path) -> Any:
     if path.suffix == ".png":
         return inline_file(path, photograph=path.name in PHOTOGRAPHS)
     table = read_csv(path)
-    numbers = table.columns.difference(TEXT)
-    return table.assign(**table[numbers].replace("", np.nan).apply(pd.to_numeric))
+    return table.assign(**{name: _numbers(table[name]) for name in table.columns.difference(NAMES)})
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """Turn a column of numbers and gaps into numbers and NaN; leave others alone."""
+    try:
+        return pd.to_numeric(column.replace("", np.nan))
+    except ValueError:
+        return column
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
