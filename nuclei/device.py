@@ -40,8 +40,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
     precision: "float32", "bfloat16", or "auto" (bfloat16 where the processor has instructions for it: slower elsewhere)
     """
-    fast = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, precision))
+
+
+def uses_bfloat16(device: torch.device, precision: str) -> bool:
+    """Whether `autocast` computes in bfloat16."""
+    return precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -87,10 +87,15 @@ class BoundedFile(io.FileIO):
         return super().read(size)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8; its line ends stay as they are."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` with keys in their order, floats with six significant digits, NaN refused (ValueError)."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_short(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_short(value), indent=2, allow_nan=False) + "\n")
 
 
 def _short(value: Any) -> Any:
@@ -107,6 +112,9 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
+NAMES = ("Filename", "First", "Second", "Group")  # columns that are text, whatever they look like
+
+
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote; Filename and Group stay text, whatever they look like (0010, NA)."""
-    return pd.read_csv(path, dtype={"Filename": str, "Group": str}, keep_default_na=False)
+    """Read a table that `write_csv` wrote; NAMES stay text (0010, NA), and what is empty is ""."""
+    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False)

@@ -203,6 +203,12 @@ class Predict(Section):
     average: Literal["final", "folds"]  # what `submit` uses: one model trained on all crops, or those of `crossval`
 
 
+class Report(Section):
+    crops: Annotated[
+        int, Field(ge=0, le=10_000)
+    ]  # wrong predictions on the page, at most, and as many labels to review
+
+
 class Params(Section):
     lr: LearningRate | None  # None: what `tune` found
     batch_size: BatchSize | None  # None: what `tune` found
@@ -227,6 +233,7 @@ class Params(Section):
     review: Review
     explain: Explain
     predict: Predict
+    report: Report
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from nuclei.files import replacing
+from nuclei.titles import TITLES, method_title
 
 DPI = 144
-TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
 COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
 
 SIGNED = "PuOr_r"  # purple, white, orange: told apart by colour-blind readers
@@ -250,12 +250,6 @@ def _panel(figure: Figure, place: SubplotSpec, image: np.ndarray, title: str) ->
     ax.imshow(image, cmap="gray", vmin=0, vmax=255)
     ax.set_title(title, fontsize=9, loc="left", pad=3, parse_math=False)  # a file's name may hold a $
     return ax
-
-
-def method_title(method: str) -> str:
-    """Return the name of a method of `attribution` as text: occlusion_20, occlusion 20."""
-    names = {"gradient_shap": "GradientSHAP", "grad_cam": "Grad-CAM"}
-    return names.get(method, method.replace("_", " "))
 
 
 def plot_fill_curves(curves: pd.DataFrame) -> Figure:

@@ -10,16 +10,18 @@ from nuclei.calibration import abstention_curve, conformal_sets, conformal_thres
 from nuclei.classes import CLASSES
 from nuclei.cluster import map_crops
 from nuclei.crops import open_crops
-from nuclei.device import Place
+from nuclei.device import Place, choose_device
+from nuclei.environment import describe_environment
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.folds import roles
 from nuclei.metrics import calibration_error, compare, draw_resamples, score, score_classes, score_intervals
 from nuclei.models import load_model
 from nuclei.params import load_params
-from nuclei.plots import TITLES, plot_abstention, plot_confusion, plot_curves, plot_reliability, save_figure
+from nuclei.plots import plot_abstention, plot_confusion, plot_curves, plot_reliability, save_figure
 from nuclei.predict import predict_logits, tabulate
 from nuclei.temperature import softmax
+from nuclei.titles import TITLES
 
 
 def main() -> None:
@@ -64,6 +66,10 @@ def main() -> None:
 
     comparison = compare(labels, {TITLES[name]: guess for name, guess in predicted.items()}, groups, resamples)
     write_json(Path("reports/comparison.json"), comparison)
+    environment = describe_environment(
+        choose_device(params.device, params.threads), params.threads, params.train.precision
+    )
+    write_json(Path("reports/environment.json"), environment)
     print(f"Is it luck? {comparison['is_it_luck']}")
     save_figure(plot_confusion(labels, predicted, CLASSES), Path("reports/confusion.png"))
     save_figure(plot_curves(curves), Path("reports/curves.png"))

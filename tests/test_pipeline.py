@@ -14,6 +14,7 @@ from certificate import hashes
 from conftest import ROOT, Clone
 from PIL import Image
 
+from nuclei import report
 from nuclei.models import load_model
 from nuclei.predict import predict_probabilities
 
@@ -91,7 +92,7 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(finished, change, ex
     original = (finished.path / "params.yaml").read_text()
     finished.set(change)
     try:
-        assert reruns(finished) == expected
+        assert reruns(finished) == expected | {"report"}  # which shows all parameters
     finally:
         (finished.path / "params.yaml").write_text(original)
 
@@ -242,6 +243,52 @@ def test_every_picture_opens(finished):
             image.load()
 
 
+def test_the_report_shows_the_scores_that_were_measured(finished):
+    page = (finished.path / "reports/index.html").read_text()
+    assert "Missing: " not in page and len(page) < 5_000_000
+    for name in ("cnn", "resnet"):
+        accuracy = json.loads((finished.path / f"reports/metrics_{name}.json").read_text())["accuracy"]
+        assert f'<td class="number">{accuracy:.3f}' in page
+        assert f"| accuracy | {accuracy:.3f} |" in (finished.path / f"reports/model_card_{name}.md").read_text()
+    assert "reports/index.html" not in finished.run("git", "ls-files").stdout  # it is large, and DVC's
+
+
+def test_the_code_of_a_model_card_runs(finished):
+    card = (finished.path / "reports/model_card_cnn.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    finished.run("python", "-c", f"{code}\nassert probabilities.shape == (8, 4)")
+
+
+def test_the_report_reads_what_dvc_yaml_says_and_nothing_else(finished):
+    code = """
+import sys
+from pathlib import Path
+opened = set()
+def note(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, Path)) and not str(arguments[1]).startswith("w"):
+        opened.add(str(Path(arguments[0]).resolve()))
+sys.addaudithook(note)
+from stages import report
+report.main()
+assert "torch" not in sys.modules and "sklearn" not in sys.modules
+print(*opened, sep="\\n")
+"""
+    here = finished.path.resolve()
+    opened = {Path(line) for line in finished.run("python", "-c", code).stdout.splitlines()}
+    read = {str(path.relative_to(here)) for path in opened if path.is_relative_to(here) and path.suffix != ".pyc"}
+    read = {path for path in read if not Path(path).name.startswith(".")}
+    deps = set(STAGES["report"]["deps"])
+    covers = {dep: {path for path in read if path == dep or path.startswith(f"{dep}/")} for dep in deps}
+    assert read == set().union(*covers.values())
+    unread = {dep for dep, paths in covers.items() if not paths}
+    assert not {dep for dep in unread if not dep.startswith(("nuclei/", "stages/", "data/models/"))}
+
+
+@pytest.mark.parametrize("name", report.STAGES)
+def test_the_report_names_the_stage_that_writes_a_file(name):
+    assert f"reports/{name}" in outputs(STAGES[report.STAGES[name]])
+
+
 def test_search_prints_a_line_a_trial_and_nothing_of_rays(finished):
     text = finished.first_repro.stdout.split("Running stage 'tune'")[1].split("Updating lock file")[0]
     lines = [line for line in text.splitlines()[2:] if line.strip()]
@@ -319,7 +366,7 @@ def test_all_code_that_a_stage_imports_is_among_its_deps(name):
     assert code == imported(path) | {str(path.relative_to(ROOT))}
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "report"])  # it depends on params.yaml as a whole
 def test_all_parameters_that_a_stage_reads_are_declared(name):
     """Its script, and what that imports, read parameters as attributes of `params`; `own = params.x`: all of x."""
     paths = [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]
@@ -350,10 +397,11 @@ def test_the_library_imports_nothing_of_the_stages():
 
 # From the foundations up; a module imports only what stands above it here.
 ORDER = [
-    ("errors", "classes"),
-    ("files",),
+    ("errors", "classes", "titles"),
+    ("files", "inline"),
     ("params", "device", "metrics", "tensors", "temperature", "nucleus", "examples"),
     ("archive", "sample", "overlap", "folds", "crops", "calibration", "review", "resume", "team", "cluster"),
+    ("environment", "report"),
     ("mosaic", "leakage", "models"),
     ("predict", "attribution", "faithfulness"),
     ("pretrained", "fit", "robustness", "plots"),
@@ -375,6 +423,6 @@ def test_imports_run_downward():
 
 def test_heavy_libraries_stay_out_of_light_stages():
     """Importing torch costs seconds: the stages that only move data must not."""
-    for name in ("sample", "unzip", "overlap", "split", "review"):
+    for name in ("sample", "unzip", "overlap", "split", "review", "report"):
         for path in [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]:
             assert "import torch" not in path.read_text(), path
