@@ -15,11 +15,10 @@ from nuclei.archive import SIDE
 from nuclei.classes import CLASSES
 from nuclei.device import choose_device
 from nuclei.errors import InputError
-from nuclei.metrics import softmax
 from nuclei.models import Model, load_model
-from nuclei.predict import BATCH_SIZE, predict_logits
+from nuclei.predict import BATCH_SIZE, predict_probabilities
 
-AT_ONCE = 8 * BATCH_SIZE  # crops that are cut while the ones before are classified: 30 MB
+AT_ONCE = 8 * BATCH_SIZE  # crops, 30 MB: full batches, as in `submit`, and so the same digits
 
 Key = TypeVar("Key")
 
@@ -51,8 +50,7 @@ class Classifier:
         if not len(crops):
             return np.empty((0, len(self.classes)), np.float32)
         parts = [
-            softmax(predict_logits(model.network, crops, self.device, self.precision, self.tta) / model.temperature)
-            for model in self.models
+            predict_probabilities(model, crops, self.device, self.precision, self.tta) for model in self.models
         ]
         return np.mean(parts, axis=0).astype(np.float32)
 
@@ -85,8 +83,6 @@ def load_classifier(
     """Load one model, or several that are to be averaged. Raises InputError; the rest as in `nuclei.load`."""
     where = choose_device(device, threads or os.cpu_count() or 1)
     models = tuple(load_model(path) for path in paths)
-    for model in models:
-        model.network.to(where)
     channels = {model.architecture.channels for model in models}
     if len(channels) != 1:
         raise InputError("models of grey and of RGB crops cannot be averaged: give those of one kind")

@@ -41,6 +41,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     sets = command.add_subparsers(required=True, metavar="SET", dest="set")
     for name in ("consep", "nucls", "pannuke"):
         command = sets.add_parser(name)
+        if name == "pannuke":
+            command.add_argument("--tissue", default="Colon", help="as PanNuke names it; default: %(default)s")
         command.add_argument(
             "archives", type=Path, nargs="+", metavar="ARCHIVE", help="zips as their authors ship them"
         )
@@ -49,7 +51,6 @@ def parse(words: list[str]) -> argparse.Namespace:
             "--seed", type=_between(0, 2**31 - 1), default=0, help="of the split; default: %(default)s"
         )
         command.set_defaults(action=import_set)
-    command.add_argument("--tissue", default="Colon", help="as PanNuke names it; default: %(default)s")
     return parser.parse_args(words)
 
 

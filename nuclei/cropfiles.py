@@ -17,7 +17,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @contextmanager
-def open_crops(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+def open_crop_files(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
     """Open PNG, JPEG and TIFF crops: give their names and what returns one of them, uint8 (100, 100, 3).
 
     path: one crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are)

@@ -14,9 +14,11 @@ import ijson
 import numpy as np
 
 from nuclei.errors import InputError
-from nuclei.files import replacing
+from nuclei.files import replacing, require_file
 
 Feature = dict[str, Any]
+
+DEEPEST = 64  # levels; ijson's memory grows with the square
 
 
 class Nucleus(NamedTuple):
@@ -34,12 +36,13 @@ def read_nuclei(path: Path) -> Iterator[Nucleus]:
     a cell with that of its nucleus (QuPath's `nucleusGeometry`). Raises InputError.
     """
     try:
+        require_file(path)
         with path.open("rb") as file:
             start = file.read(64)
             file.seek(3 if start.startswith(BOM_UTF8) else 0)
             where = "item" if start.removeprefix(BOM_UTF8).lstrip().startswith(b"[") else "features.item"
-            features = ijson.items(file, where, use_float=True)
-            for number, feature in enumerate(features, start=1):
+            events = _shallow(ijson.basic_parse(file, use_float=True))
+            for number, feature in enumerate(ijson.items(ijson.parse(events), where), start=1):
                 try:
                     yield from _nuclei(feature)
                 except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -51,6 +54,15 @@ def read_nuclei(path: Path) -> Iterator[Nucleus]:
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected GeoJSON") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({' '.join(str(error).split())[:100]}): export it again") from None
+
+
+def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    depth = 0
+    for event in events:
+        depth += event[0].startswith("start_") - event[0].startswith("end_")
+        if depth > DEEPEST:
+            raise ijson.JSONError(f"nested deeper than {DEEPEST} levels")
+        yield event
 
 
 def _nuclei(feature: Feature) -> Iterator[Nucleus]:
@@ -76,6 +88,7 @@ def _finite(point: Iterable[float]) -> tuple[float, float]:
     return x, y
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
 def _centroid(rings: list[np.ndarray]) -> np.ndarray:
     """Return the centroid (x, y) of the area within closed rings, float64 (M, 2) each; of the vertices where it is 0.
 

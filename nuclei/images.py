@@ -14,6 +14,7 @@ import tifffile
 
 from nuclei.archive import BROKEN
 from nuclei.errors import InputError
+from nuclei.files import require_file
 
 try:
     from openslide import OpenSlide, OpenSlideError
@@ -59,6 +60,7 @@ def open_image(path: Path) -> Iterator[Image]:
 
 def _open(path: Path, stack: ExitStack) -> Image:
     try:
+        require_file(path)
         with path.open("rb") as file:
             is_tiff = file.read(4) in TIFF_STARTS
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nuclei.errors import InputError
+from nuclei.files import require_file
 from nuclei.geojson import read_nuclei
 
 GEOJSON = (".geojson", ".json")
@@ -50,6 +51,7 @@ def read_positions(path: Path) -> Positions:
 def _read_table(path: Path) -> tuple[array, array, bool]:
     x, y = array("d"), array("d")
     try:
+        require_file(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             separator = max(SEPARATORS, key=first.count)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from nuclei.classes import CLASSES
 from nuclei.classifier import Classifier
-from nuclei.cropfiles import open_crops
+from nuclei.cropfiles import open_crop_files
 from nuclei.cut import cut_all
 from nuclei.errors import InputError
 from nuclei.files import replacing
@@ -25,11 +25,11 @@ RADIUS = 3.0  # microns of the rings in it
 
 
 def predict_crops(classifier: Classifier, path: Path, mpp: float, table: Path) -> np.ndarray:
-    """Classify a crop, a folder or a zip of crops (see `open_crops`) and write `table`; return the labels, int (N,).
+    """Classify a crop, a folder or a zip of crops (see `open_crop_files`) and write `table`; return the labels, int (N,).
 
     The table has Filename, Predicted (label), Class (its name) and Probability_0 to Probability_K-1 (calibrated).
     """
-    with open_crops(path, mpp) as (names, read):
+    with open_crop_files(path, mpp) as (names, read):
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
         probabilities = _predict(classifier, crops, len(names))
     with replacing(table) as temporary:

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 from tissue import tissue
 
-from nuclei.cropfiles import open_crops
+from nuclei.cropfiles import open_crop_files
 from nuclei.errors import InputError
 
 CROPS = {f"{n}.png": tissue()[0][n : n + 100, 3 * n : 3 * n + 100] for n in (7, 30, 100)}
@@ -27,7 +27,7 @@ def write_zip(path, members):
 
 
 def read_all(path, **options):
-    with open_crops(path, **options) as (names, read):
+    with open_crop_files(path, **options) as (names, read):
         return {name: read(name) for name in names}
 
 
