@@ -11,6 +11,7 @@ import numpy as np
 from nuclei.archive import open_members
 from nuclei.cut import MPP, cut, window
 from nuclei.errors import InputError
+from nuclei.files import require_file
 from nuclei.images import decode
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -39,14 +40,18 @@ def open_crop_files(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], C
     if path.is_dir():
         names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         yield _some(names, path), lambda name: crop(path / name, str(path / name))
-    elif path.is_file() and zipfile.is_zipfile(path):
+        return
+    try:
+        require_file(path)
+    except OSError as error:
+        expected = "a crop, a folder or a zip of crops, or a tile or slide"
+        raise InputError(f"{path}: cannot be read ({error.strerror}): expected {expected}") from None
+    if zipfile.is_zipfile(path):
         with open_members(path) as (members, read):
             names = [name for name in members if Path(name).suffix.lower() in SUFFIXES]
             yield _some(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
-    elif path.exists():
-        yield [path.name], lambda name: crop(path, str(path))
     else:
-        raise InputError(f"{path}: not there: expected a crop, a folder or a zip of crops, or a tile or slide")
+        yield [path.name], lambda name: crop(path, str(path))
 
 
 def _some(names: list[str], path: Path) -> list[str]:

@@ -12,9 +12,8 @@ from nuclei import load
 from nuclei.classes import CLASSES
 from nuclei.classifier import AT_ONCE, load_classifier
 from nuclei.errors import InputError
-from nuclei.metrics import softmax
 from nuclei.models import load_model
-from nuclei.predict import predict_logits
+from nuclei.predict import predict_probabilities
 
 
 @pytest.fixture
@@ -40,9 +39,7 @@ def test_probabilities_are_those_of_the_pipeline(model):
     plain = load_model(model)
     for tta in (True, False):
         probabilities = load(model, tta=tta).predict(some_crops(20))
-        expected = softmax(
-            predict_logits(plain.network, some_crops(20), torch.device("cpu"), "auto", tta) / plain.temperature
-        )
+        expected = predict_probabilities(plain, some_crops(20), torch.device("cpu"), "auto", tta)
         assert probabilities.shape == (20, len(CLASSES)) and probabilities.dtype == np.float32
         assert np.array_equal(probabilities, expected.astype(np.float32))
     assert (probabilities.max(axis=1) > 0.5).any()

@@ -115,7 +115,7 @@ def test_several_models_are_averaged(model, tmp_path, run):
     ("words", "complaint"),
     [
         (["missing.safetensors", "tile.png"], "missing.safetensors: not a readable safetensors file"),
-        (["model.safetensors", "missing.png"], "missing.png: not there: expected a crop"),
+        (["model.safetensors", "missing.png"], "missing.png: cannot be read (No such file or directory): expected a crop"),
         (["model.safetensors", "tile.png"], "tile.png: 800x400 pixels, expected 100x100 for a crop"),
         (["model.safetensors", "notes.txt"], "notes.txt: not a PNG, JPEG or TIFF: convert it"),
         (["model.safetensors", "tile.png", "--nuclei", "notes.txt"], "notes.txt: expected a column x and a column y"),

@@ -6,7 +6,7 @@ Images/*.png and Labels/*.mat; a .mat has inst_map (H, W), inst_type (N, 1) and 
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,8 @@ import pandas as pd
 from scipy.io import loadmat
 
 from nuclei.cut import MPP
-from nuclei.datasets.shipped import Member, content, find, open_zips, within, write_crops
+from nuclei.datasets.shipped import Member, content, decode_all, find, open_zips, within, write_crops
 from nuclei.errors import InputError
-from nuclei.images import decode
 
 # Healthy epithelial, dysplastic or malignant epithelial, muscle, inflammatory; not: other, fibroblast, endothelial.
 LABELS = {3: 0, 4: 1, 6: 2, 2: 3}
@@ -37,17 +36,13 @@ def import_consep(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFram
                 f"{f'; {lonely[0]!a} has one of them only' if lonely else ''}"
             )
         nuclei = pd.concat([_read_labels(tile, member) for tile, member in labels.items()], ignore_index=True)
-        return write_crops(out, nuclei, _tiles(pictures), MPP, seed)
-
-
-def _tiles(pictures: dict[str, Member]) -> Iterator[tuple[str, np.ndarray]]:
-    for tile, member in pictures.items():
-        yield tile, decode(io.BytesIO(content(member)), str(member))
+        return write_crops(out, nuclei, decode_all(pictures), MPP, seed)
 
 
 def _read_labels(tile: str, member: Member) -> pd.DataFrame:
+    data = io.BytesIO(content(member))
     try:
-        values = loadmat(io.BytesIO(content(member)), variable_names=["inst_map", "inst_type", "inst_centroid"])
+        values = loadmat(data, variable_names=["inst_map", "inst_type", "inst_centroid"])
         nucleus = values["inst_map"]
         types = values["inst_type"].ravel().astype(int)
         x, y = np.rint(values["inst_centroid"].reshape(len(types), 2)).astype(int).T
@@ -56,8 +51,6 @@ def _read_labels(tile: str, member: Member) -> pd.DataFrame:
         on_nuclei = nucleus[y.clip(0, height - 1), x.clip(0, width - 1)] > 0
         if on_nuclei.mean() < 0.5:
             raise ValueError("centroids lie beside the nuclei")
-    except InputError:
-        raise
     except Exception as error:  # what a broken file makes of SciPy's reader is anyone's guess
         raise InputError(
             f"{member}: expected inst_map, inst_type and inst_centroid ({' '.join(str(error).split())[:100]}): "

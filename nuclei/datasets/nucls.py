@@ -8,15 +8,14 @@ ymax, pixels. Names of files hold TCGA's barcode, whose first three parts are th
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from nuclei.datasets.shipped import Member, content, find, open_zips, within, write_crops
+from nuclei.datasets.shipped import Member, content, decode_all, find, open_zips, within, write_crops
 from nuclei.errors import InputError
-from nuclei.images import decode
 
 MPP = 0.2
 PATIENT = re.compile(r"TCGA-\w\w-\w{4}")
@@ -49,14 +48,9 @@ def import_nucls(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame
                 f"{', '.join(map(str, archives))}: expected NuCLS's rgb/*.png, each with its csv/*.csv"
                 f"{f'; {lonely[0]!a} has no table' if lonely else ''}"
             )
-        sizes = ((name, pixels.shape[:2]) for name, pixels in _tiles(pictures))
+        sizes = ((name, pixels.shape[:2]) for name, pixels in decode_all(pictures))
         nuclei = pd.concat([_read_table(name, tables[name], *size) for name, size in sizes], ignore_index=True)
-        return write_crops(out, nuclei, _tiles(pictures), MPP, seed)
-
-
-def _tiles(pictures: dict[str, Member]) -> Iterator[tuple[str, np.ndarray]]:
-    for name, member in pictures.items():
-        yield name, decode(io.BytesIO(content(member)), str(member))
+        return write_crops(out, nuclei, decode_all(pictures), MPP, seed)
 
 
 def _read_table(name: str, member: Member, height: int, width: int) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Zips as the authors ship them, and what all sets of nuclei have in common."""
 
+import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from nuclei.classes import CLASSES
 from nuclei.competition import numbers, writing_competition
 from nuclei.cut import cut, window
 from nuclei.errors import InputError
+from nuclei.images import decode
 
 TEST_SHARE = 0.4
 LARGEST = 2**28  # bytes of a picture or a table
@@ -77,6 +79,12 @@ def content(member: Member) -> bytes:
             return file.read(LARGEST)
     except BROKEN:
         raise InputError(f"{member}: damaged: download the zip again") from None
+
+
+def decode_all(pictures: dict[str, Member]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each picture's name and its pixels, RGB, uint8 (H, W, 3). Raises InputError."""
+    for name, member in pictures.items():
+        yield name, decode(io.BytesIO(content(member)), str(member))
 
 
 def within(y: np.ndarray, x: np.ndarray, height: int, width: int, mpp: float) -> np.ndarray:
