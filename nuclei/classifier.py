@@ -49,9 +49,7 @@ class Classifier:
             )
         if not len(crops):
             return np.empty((0, len(self.classes)), np.float32)
-        parts = [
-            predict_probabilities(model, crops, self.device, self.precision, self.tta) for model in self.models
-        ]
+        parts = [predict_probabilities(model, crops, self.device, self.precision, self.tta) for model in self.models]
         return np.mean(parts, axis=0).astype(np.float32)
 
     def predict_all(self, crops: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[list[Key], np.ndarray]]:

@@ -7,7 +7,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import tifffile
-from datasets.test_consep import tiles, write_consep  # noqa: F401 (a fixture)
+from consep import draw_tiles, write_consep
 from tissue import some_crops, tissue, write_model
 
 from nuclei.cli import main, parse
@@ -115,7 +115,10 @@ def test_several_models_are_averaged(model, tmp_path, run):
     ("words", "complaint"),
     [
         (["missing.safetensors", "tile.png"], "missing.safetensors: not a readable safetensors file"),
-        (["model.safetensors", "missing.png"], "missing.png: cannot be read (No such file or directory): expected a crop"),
+        (
+            ["model.safetensors", "missing.png"],
+            "missing.png: cannot be read (No such file or directory): expected a crop",
+        ),
         (["model.safetensors", "tile.png"], "tile.png: 800x400 pixels, expected 100x100 for a crop"),
         (["model.safetensors", "notes.txt"], "notes.txt: not a PNG, JPEG or TIFF: convert it"),
         (["model.safetensors", "tile.png", "--nuclei", "notes.txt"], "notes.txt: expected a column x and a column y"),
@@ -157,8 +160,8 @@ def test_export_without_its_extra_names_it(model, tmp_path, run, monkeypatch):
     assert errors == "error: nuclei export needs ONNX and ONNX Runtime: pip install 'nuclei[onnx]'\n"
 
 
-def test_import_writes_what_the_pipeline_reads(tiles, tmp_path, run):  # noqa: F811
-    archive = write_consep(tmp_path / "consep_dataset.zip", tiles)
+def test_import_writes_what_the_pipeline_reads(tmp_path, run):
+    archive = write_consep(tmp_path / "consep_dataset.zip", draw_tiles())
     code, out, _ = run("import", "consep", archive, "--out", tmp_path / "raw")
     assert code == 0
     names = ["example.csv", "groups.csv", "test.zip", "train.csv", "train.zip"]
@@ -167,8 +170,8 @@ def test_import_writes_what_the_pipeline_reads(tiles, tmp_path, run):  # noqa: F
     assert f"train: {counts[0]} normal epithelial, {counts[1]} cancer epithelial" in out
 
 
-def test_import_never_replaces_a_folder_that_holds_something(tiles, tmp_path, run):  # noqa: F811
-    archive = write_consep(tmp_path / "consep_dataset.zip", tiles)
+def test_import_never_replaces_a_folder_that_holds_something(tmp_path, run):
+    archive = write_consep(tmp_path / "consep_dataset.zip", draw_tiles())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("all of it")
     code, _, errors = run("import", "consep", archive, "--out", tmp_path / "mine")
@@ -176,8 +179,8 @@ def test_import_never_replaces_a_folder_that_holds_something(tiles, tmp_path, ru
     assert (tmp_path / "mine/thesis.txt").read_text() == "all of it"
 
 
-def test_import_of_the_wrong_set_ends_with_one_line(tiles, tmp_path, run):  # noqa: F811
-    archive = write_consep(tmp_path / "consep_dataset.zip", tiles)
+def test_import_of_the_wrong_set_ends_with_one_line(tmp_path, run):
+    archive = write_consep(tmp_path / "consep_dataset.zip", draw_tiles())
     for name, complaint in (("nucls", "expected NuCLS's rgb/*.png"), ("pannuke", "no types.npy in it")):
         code, _, errors = run("import", name, archive, "--out", tmp_path / "raw")
         assert code == 1 and complaint in errors and errors.count("\n") == 1

@@ -87,7 +87,9 @@ def test_what_holds_no_crops_says_so(folder):
     none = "no crop in it: expected files that end with .png, .jpg, .jpeg, .tif, .tiff"
     (folder.parent / "empty").mkdir()
     write_zip(folder.parent / "notes.zip", {"notes.txt": "mine"})
-    missing = "cannot be read (No such file or directory): expected a crop, a folder or a zip of crops, or a tile or slide"
+    missing = (
+        "cannot be read (No such file or directory): expected a crop, a folder or a zip of crops, or a tile or slide"
+    )
     assert complaint(folder.parent / "empty") == f"empty: {none}"
     assert complaint(folder.parent / "notes.zip") == f"notes.zip: {none}"
     assert complaint(folder.parent / "missing.zip") == f"missing.zip: {missing}"

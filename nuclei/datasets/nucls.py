@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from nuclei.datasets.shipped import Member, content, decode_all, find, open_zips, within, write_crops
