@@ -1,1 +1,47 @@
-"""Tell the type of the nucleus in the middle of each 100x100 crop of H&E-stained colon tissue."""
+"""Tell the type of the nucleus in the middle of each 100x100 crop of H&E-stained colon tissue.
+
+>>> import numpy as np
+>>> from nuclei import load
+>>> model = load("resnet.safetensors")
+>>> model.classes
+('normal epithelial', 'cancer epithelial', 'muscle', 'immune leukocyte')
+>>> crops = np.full((5, 100, 100, 3), 200, np.uint8)
+>>> probabilities = model.predict(crops)
+>>> probabilities.shape, probabilities.dtype
+((5, 4), dtype('float32'))
+>>> bool(np.allclose(probabilities.sum(axis=1), 1))
+True
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nuclei.classifier import Classifier
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | Path,
+    *more: str | Path,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+    tta: bool = True,
+) -> "Classifier":
+    """Load a trained model, or several whose probabilities are averaged.
+
+    path, more: safetensors files that the pipeline wrote
+    device: cpu, cuda or mps; auto takes the first of cuda, mps and cpu that is there
+    threads: of the CPU; None takes all, other numbers may change the last digits
+    precision: float32, bfloat16, or auto (bfloat16 where the processor has instructions for it)
+    tta: average over the eight flips and quarter turns of each crop, as `submit` does
+
+    Returns a `Classifier`: its `predict` takes crops, uint8 (N, 100, 100, 3), or (N, 100, 100, 1) where the model was
+    trained on grey ones, and returns probabilities, float32 (N, 4), of its `classes`.
+    Raises InputError (`nuclei.errors`) where a file is not a model of this project.
+    """
+    from nuclei.classifier import load_classifier  # PyTorch takes seconds: not before it is needed
+
+    return load_classifier([Path(path), *map(Path, more)], device, threads, precision, tta)

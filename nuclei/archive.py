@@ -9,7 +9,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import islice, pairwise
@@ -83,6 +83,14 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
     report["same_crop_other_label"] = int((labels_a_crop > 1).sum())
     report["test_crops_in_train"] = sum(digest in labels_a_crop.index for digest in digests["test"])
     return report
+
+
+@contextmanager
+def open_members(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """Open a zip of crops, give their names and what returns the content of one; checks as `unpack` does."""
+    with _open_zip(path) as archive:
+        members = _index(archive)
+        yield list(members), lambda name: _content(archive, members[name])
 
 
 def _read_training_table(raw: Path) -> pd.DataFrame:
@@ -258,14 +266,19 @@ def _decode_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], crops:
     return Decoded([digest for some in digests for digest in some], sum(totals), sum(squares))
 
 
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(info) as member:
+            return member.read(LARGEST_MEMBER)  # no more, whatever size the zip claims
+    except BROKEN:
+        where = f"{archive.filename}, member {_show(info.orig_filename)}"
+        raise InputError(f"{where}: damaged: copy or download the zip again") from None
+
+
 def _decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -> np.ndarray:
     """Return uint8 (100, 100, channels). The header is judged before any pixel is decoded."""
     where = f"{archive.filename}, member {_show(info.orig_filename)}"
-    try:
-        with archive.open(info) as member:
-            content = member.read(LARGEST_MEMBER)  # no more, whatever size the zip claims
-    except BROKEN:
-        raise InputError(f"{where}: damaged: copy or download the zip again") from None
+    content = _content(archive, info)
     if not content.startswith(PNG_START) or len(content) < 33:
         raise InputError(f"{where}: not a PNG: convert it")
     width, height, bits = struct.unpack(">IIB", content[16:25])

@@ -6,8 +6,6 @@ As in the competition, a tile holds normal or cancer epithelium but never both, 
 the crops of a tile overlap.
 """
 
-import io
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from nuclei.classes import CLASSES
-from nuclei.files import replacing_folder, write_csv
+from nuclei.competition import numbers, writing_competition
 from nuclei.params import Sample
 
 NORMAL, CANCER, MUSCLE, LEUKOCYTE = range(len(CLASSES))
@@ -131,10 +129,10 @@ def draw_sample(config: Sample) -> tuple[list[np.ndarray], pd.DataFrame]:
     rank = shuffled.groupby("label").cumcount()
     train = rank < quotas["train"][shuffled.label]
     test = ~train & (rank < wanted[shuffled.label])
-    first = 10 ** max(4, len(str(config.train))) + 1  # the competition's test crops start at 10001.png
+    in_train, in_test = numbers(config.train, config.test)
     parts = [
-        shuffled[train].assign(role="train", number=range(1, config.train + 1)),
-        shuffled[test].assign(role="test", number=range(first, first + config.test)),
+        shuffled[train].assign(role="train", number=in_train),
+        shuffled[test].assign(role="test", number=in_test),
     ]
     return tiles, pd.concat(parts, ignore_index=True)
 
@@ -146,20 +144,10 @@ def write_sample(out: Path, config: Sample) -> None:
     wants to know which crops share pixels has to look.
     """
     tiles, table = draw_sample(config)
-    with replacing_folder(out) as folder:
-        for role, table_name in (("train", "train.csv"), ("test", "example.csv")):
-            rows = table[table.role == role]
-            with zipfile.ZipFile(folder / f"{role}.zip", "w") as archive:
-                for number, tile, y, x in zip(rows.number, rows.tile, rows.y, rows.x, strict=True):
-                    top, left = y - CROP // 2, x - CROP // 2
-                    png = io.BytesIO()
-                    crop = Image.fromarray(tiles[tile][top : top + CROP, left : left + CROP])
-                    crop.save(png, "PNG", compress_level=1)
-                    # A fixed date: the same sample, the same bytes.
-                    archive.writestr(zipfile.ZipInfo(f"{role}/{number}.png", (2020, 1, 1, 0, 0, 0)), png.getvalue())
-            labels = rows.label if role == "train" else 0
-            names = rows.number.astype(str) + ".png"
-            write_csv(folder / table_name, pd.DataFrame({"Filename": names, "Label": labels}))
+    with writing_competition(out, table) as add:
+        for row in table.itertuples():
+            top, left = row.y - CROP // 2, row.x - CROP // 2
+            add(row.role, row.number, tiles[row.tile][top : top + CROP, left : left + CROP])
 
 
 def _quotas(total: int) -> np.ndarray:

@@ -1,0 +1,46 @@
+"""The files of the competition, written: zips of numbered PNG crops, and their tables."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from nuclei.files import replacing_folder, write_csv
+
+
+def numbers(n_train: int, n_test: int) -> tuple[range, range]:
+    """Return the numbers in the names of training and test crops: 1... and 10001..., or more if there are more."""
+    first = 10 ** max(4, len(str(n_train))) + 1
+    return range(1, n_train + 1), range(first, first + n_test)
+
+
+@contextmanager
+def writing_competition(out: Path, table: pd.DataFrame) -> Iterator[Callable[[str, int, np.ndarray], None]]:
+    """Write train.zip, train.csv, test.zip and example.csv into the folder `out`: all of them or none.
+
+    table: a row a crop with role (train or test), number, label and, if known, group, for groups.csv
+    Gives a function of role, number and crop, uint8 (H, W, 3), to be called once for each row. The same calls, the
+    same bytes.
+    """
+    with replacing_folder(out) as folder:
+        with zipfile.ZipFile(folder / "train.zip", "w") as train, zipfile.ZipFile(folder / "test.zip", "w") as test:
+            archives = {"train": train, "test": test}
+
+            def add(role: str, number: int, crop: np.ndarray) -> None:
+                png = io.BytesIO()
+                Image.fromarray(crop).save(png, "PNG", compress_level=1)
+                # A fixed date, so that the bytes are the same tomorrow.
+                archives[role].writestr(zipfile.ZipInfo(f"{role}/{number}.png", (2020, 1, 1, 0, 0, 0)), png.getvalue())
+
+            yield add
+        names = table.number.astype(str) + ".png"
+        training = table.role == "train"
+        write_csv(folder / "train.csv", pd.DataFrame({"Filename": names, "Label": table.label})[training])
+        write_csv(folder / "example.csv", pd.DataFrame({"Filename": names, "Label": 0})[~training])
+        if "group" in table:
+            write_csv(folder / "groups.csv", pd.DataFrame({"Filename": names, "Group": table.group})[training])

@@ -1,0 +1,187 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import tifffile
+from consep import draw_tiles, write_consep
+from tissue import some_crops, tissue, write_model
+
+from nuclei.cli import main, parse
+from nuclei.params import load_params
+
+FAST = ["--no-tta", "--threads", "1"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `nuclei` with some words: return its exit code and what it wrote to both streams."""
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["nuclei", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        return (code or 0), *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "model.safetensors")
+
+
+def test_the_command_is_installed():
+    done = subprocess.run([Path(sys.executable).with_name("nuclei"), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("predict", "export", "import"))
+
+
+def test_defaults_are_those_of_the_pipeline():
+    args, params = parse(["predict", "model", "crops"]), load_params(Path("params.yaml"))
+    assert args.tta == params.predict.tta
+    assert args.device == params.device
+    assert args.precision == params.train.precision
+
+
+def test_predict_gives_the_answers_of_submit(finished, tmp_path, run):
+    params = load_params(finished.path / "params.yaml")
+    for name in ("cnn", "resnet"):
+        model = finished.path / f"data/models/{name}_final.safetensors"
+        crops = finished.path / "data/sample/test.zip"
+        code, out, _ = run("predict", model, crops, "--out", tmp_path, "--threads", params.threads)
+        assert code == 0 and "test_predictions.csv" in out
+        table = pd.read_csv(tmp_path / "test_predictions.csv").set_index("Filename")
+        submission = pd.read_csv(finished.path / f"reports/submission_{name}.csv").set_index("Filename")
+        assert table.Predicted.to_dict() == submission.Label.to_dict()
+
+
+def test_predict_on_a_tile_writes_three_files(model, tmp_path, run):
+    tifffile.imwrite(
+        tmp_path / "tile.tif", tissue()[0], resolution=(40_000, 40_000), resolutionunit="CENTIMETER", metadata=None
+    )
+    tissue()[1][["x", "y"]].to_csv(tmp_path / "nuclei.csv", index=False)
+    code, out, _ = run(
+        "predict", model, tmp_path / "tile.tif", "--nuclei", tmp_path / "nuclei.csv", "--out", tmp_path / "out", *FAST
+    )
+    assert code == 0
+    names = ["tile_overlay.png", "tile_predictions.csv", "tile_predictions.geojson"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert "resolution" not in out
+    counts = pd.read_csv(tmp_path / "out/tile_predictions.csv").Class.value_counts()
+    assert all(f"{count} {name}" in out for name, count in counts.items())
+
+
+def test_a_picture_without_a_resolution_is_taken_for_40x_and_that_is_said(model, tmp_path, run):
+    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png")
+    (tmp_path / "nuclei.csv").write_text("x,y\n100,100\n")
+    words = [
+        "predict",
+        model,
+        tmp_path / "tile.png",
+        "--nuclei",
+        tmp_path / "nuclei.csv",
+        "--out",
+        tmp_path / "out",
+        *FAST,
+    ]
+    assert "tile.png does not tell its resolution: taken for 0.25 microns a pixel (40x); see --mpp" in run(*words)[1]
+    first = (tmp_path / "out/tile_predictions.csv").read_bytes()
+    assert "resolution" not in run(*words, "--mpp", "0.25")[1]
+    assert (tmp_path / "out/tile_predictions.csv").read_bytes() == first
+    run(*words, "--mpp", "0.5")
+    assert (tmp_path / "out/tile_predictions.csv").read_bytes() != first
+
+
+def test_several_models_are_averaged(model, tmp_path, run):
+    other = write_model(tmp_path / "other.safetensors", seed=1)
+    (tmp_path / "crops").mkdir()
+    for number, crop in enumerate(some_crops(3)):
+        PIL.Image.fromarray(crop).save(tmp_path / "crops" / f"{number}.png")
+    chances = []
+    for models in ([model], [other], [model, other]):
+        assert run("predict", *models, tmp_path / "crops", "--out", tmp_path, *FAST)[0] == 0
+        chances.append(pd.read_csv(tmp_path / "crops_predictions.csv").filter(like="Probability").to_numpy())
+    np.testing.assert_allclose((chances[0] + chances[1]) / 2, chances[2], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["missing.safetensors", "tile.png"], "missing.safetensors: not a readable safetensors file"),
+        (
+            ["model.safetensors", "missing.png"],
+            "missing.png: cannot be read (No such file or directory): expected a crop",
+        ),
+        (["model.safetensors", "tile.png"], "tile.png: 800x400 pixels, expected 100x100 for a crop"),
+        (["model.safetensors", "notes.txt"], "notes.txt: not a PNG, JPEG or TIFF: convert it"),
+        (["model.safetensors", "tile.png", "--nuclei", "notes.txt"], "notes.txt: expected a column x and a column y"),
+        (["model.safetensors", "notes.txt", "--nuclei", "nuclei.csv"], "notes.txt: not a PNG, JPEG or TIFF"),
+        (["model.safetensors", "tile.png", "--nuclei", "nuclei.csv"], "nuclei.csv: nucleus 2 at x 900, y 10"),
+        (["tile.png", "tile.png"], "tile.png: not a readable safetensors file"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_writes_nothing(words, complaint, model, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PIL.Image.fromarray(tissue()[0]).save("tile.png", compress_level=1)
+    Path("notes.txt").write_text("mine")
+    Path("nuclei.csv").write_text("x,y\n10,10\n900,10\n")
+    code, _, errors = run("predict", *words)
+    last = errors.splitlines()[-1]
+    assert code == 1 and last.startswith(f"error: {complaint}") and "Traceback" not in errors
+    assert not Path("predictions").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--mpp", "0"], ["--mpp", "x"], ["--threads", "0"], ["--precision", "half"], ["--nuclei"]]
+)
+def test_options_out_of_range_end_with_the_usage(words, run):
+    code, _, errors = run("predict", "model.safetensors", "tile.png", *words)
+    assert code == 2 and errors.startswith("usage: nuclei predict")
+
+
+def test_export_writes_a_file_and_says_how_near_it_is(model, tmp_path, run):
+    code, out, _ = run("export", model, tmp_path / "model.onnx")
+    assert code == 0 and "model.onnx: probabilities differ from PyTorch's by " in out
+    assert (tmp_path / "model.onnx").stat().st_size > 1000
+
+
+def test_export_without_its_extra_names_it(model, tmp_path, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "nuclei.export", raising=False)
+    code, _, errors = run("export", model, tmp_path / "model.onnx")
+    assert code == 1
+    assert errors == "error: nuclei export needs ONNX and ONNX Runtime: pip install 'nuclei[onnx]'\n"
+
+
+def test_import_writes_what_the_pipeline_reads(tmp_path, run):
+    archive = write_consep(tmp_path / "consep_dataset.zip", draw_tiles())
+    code, out, _ = run("import", "consep", archive, "--out", tmp_path / "raw")
+    assert code == 0
+    names = ["example.csv", "groups.csv", "test.zip", "train.csv", "train.zip"]
+    assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == names
+    counts = pd.read_csv(tmp_path / "raw/train.csv").Label.value_counts()
+    assert f"train: {counts[0]} normal epithelial, {counts[1]} cancer epithelial" in out
+
+
+def test_import_never_replaces_a_folder_that_holds_something(tmp_path, run):
+    archive = write_consep(tmp_path / "consep_dataset.zip", draw_tiles())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("all of it")
+    code, _, errors = run("import", "consep", archive, "--out", tmp_path / "mine")
+    assert code == 1 and "mine: there already: give a new folder" in errors
+    assert (tmp_path / "mine/thesis.txt").read_text() == "all of it"
+
+
+def test_import_of_the_wrong_set_ends_with_one_line(tmp_path, run):
+    archive = write_consep(tmp_path / "consep_dataset.zip", draw_tiles())
+    for name, complaint in (("nucls", "expected NuCLS's rgb/*.png"), ("pannuke", "no types.npy in it")):
+        code, _, errors = run("import", name, archive, "--out", tmp_path / "raw")
+        assert code == 1 and complaint in errors and errors.count("\n") == 1
+        assert not (tmp_path / "raw").exists()
