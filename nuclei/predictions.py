@@ -25,7 +25,7 @@ RADIUS = 3.0  # microns of the rings in it
 
 
 def predict_crops(classifier: Classifier, path: Path, mpp: float, table: Path) -> np.ndarray:
-    """Classify a crop, a folder or a zip of crops (see `open_crop_files`) and write `table`; return the labels, int (N,).
+    """Classify a crop, a folder or a zip of crops (see `open_crop_files`) into `table`; return the labels, int (N,).
 
     The table has Filename, Predicted (label), Class (its name) and Probability_0 to Probability_K-1 (calibrated).
     """

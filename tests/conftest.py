@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+# Two test processes share the cores: threads that wait must not spin. Read when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).parents[1]
 
 TINY = {  # the whole pipeline in a minute
@@ -27,6 +30,15 @@ TINY = {  # the whole pipeline in a minute
         "points": 2,
     },
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process what shares the finished pipeline, which starts first, and otherwise the tests of a file."""
+    items.sort(key=lambda item: "finished" not in item.fixturenames)
+    for item in items:
+        group = "pipeline" if "finished" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def change_params(path: Path, changes: dict) -> None:
