@@ -82,8 +82,7 @@ def _small_cnn(shape: SmallCNN) -> nn.Sequential:
         # A stride in the first layer costs no accuracy here and makes all that follows four times cheaper.
         kernel, stride = (5, 2) if place == 0 else (3, 1)
         convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        # Pooling before the ReLU gives the same values, and a quarter of them to clamp.
-        layers += [convolution, nn.BatchNorm2d(outputs), nn.MaxPool2d(2), nn.ReLU()]
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
         inputs = outputs
     first, second = shape.widths
     return nn.Sequential(
