@@ -1,25 +1,22 @@
 """Draw what both networks look at in some held-out crops, and score how far that can be trusted."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from nuclei.attribution import attribute, methods
 from nuclei.classes import CLASSES
-from nuclei.cluster import map_crops
 from nuclei.crops import open_crops
-from nuclei.device import Place, choose_device
+from nuclei.device import Place
 from nuclei.errors import run
 from nuclei.examples import choose
-from nuclei.faithfulness import Explained, average, metrics, pick, score_models, shift
+from nuclei.explanation import explain
+from nuclei.faithfulness import average, metrics, pick, score_models
 from nuclei.files import read_csv, replacing_folder, write_csv, write_json
 from nuclei.folds import roles
-from nuclei.models import build, load_model
+from nuclei.models import load_model
 from nuclei.nucleus import centre_nucleus
 from nuclei.params import load_params
 from nuclei.plots import plot_attributions, plot_fill_curves, save_figure
-from nuclei.predict import predict_probabilities
 
 COLOURS = 64  # mean colours of training crops, for GradientSHAP
 PALETTE = 256  # colours of a gallery: heat maps are large
@@ -27,9 +24,7 @@ PALETTE = 256  # colours of a gallery: heat maps are large
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    own, precision = params.explain, params.train.precision
-    place = Place(params.device, params.threads)
-    device = choose_device(place.device, place.threads)
+    own, place = params.explain, Place(params.device, params.threads)
     split, all_crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
     training, holdout = (np.flatnonzero(split["Fold"].isin(some)) for some in (folds.training, folds.holdout))
@@ -39,25 +34,13 @@ def main() -> None:
     chosen = choose(split["Label"].to_numpy()[holdout], chances, own.crops, own.errors, own.checks)
     rows, chances = holdout[chosen.rows], dict(zip(tables, chances[:, chosen.rows], strict=True))
     crops, labels, names = all_crops[rows], split["Label"].to_numpy()[rows], split["Filename"].to_numpy(str)[rows]
-    typical, checked = chosen.typical, chosen.typical[chosen.checked]
-    seeds = own.seed + rows
-
+    typical = chosen.typical
     colours = all_crops[np.random.default_rng(own.seed).permutation(training)[:COLOURS]].mean(axis=(1, 2))
-    ways = methods(own, precision, colours)
-    few = {method: way for method, way in ways.items() if method not in list(ways)[1 : len(own.occlusion)]}
     maps, explained = {}, {}
     for name in tables:
         model, targets = load_model(Path(f"data/models/{name}.safetensors")), chances[name].argmax(axis=1)
-        untrained = build(model.architecture, seed=2**31 + own.seed)  # no training starts from this seed
-        explain = partial(attribute, model.network, methods=ways, label=name)
-        maps[name] = map_crops(explain, [crops, targets, seeds], place)
-        check = targets[checked], seeds[checked], few, device
-        explained[name] = Explained(
-            partial(predict_probabilities, model, device=device, precision=precision),
-            targets[typical],
-            pick(maps[name], typical),
-            moved=attribute(model.network, shift(crops[checked], 1), *check, f"{name}, crops moved"),
-            untrained=attribute(untrained, crops[checked], *check, f"{name}, random weights"),
+        maps[name], explained[name] = explain(
+            model, crops, targets, own.seed + rows, chosen, colours, own, params.train.precision, place, name
         )
     scores, curves = score_models(explained, crops[typical], chosen.checked, own.points, own.seed)
     means = average(scores)
