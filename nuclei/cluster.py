@@ -69,8 +69,11 @@ def _join() -> str:
     address = cluster_address()
     if address:
         _check_connection(address)
+    else:
+        _check_port()
     try:
-        # Without a folder of its own a worker would import from this one's path, where its machine has that too.
+        # With a working_dir, be it empty, Ray leaves this process's folders off the workers' path: a machine that has
+        # folders of that name would import from there, and not the package that travels.
         with tempfile.TemporaryDirectory() as empty:
             package = {"working_dir": empty, "py_modules": [str(Path(nuclei.__file__).parent)]}
             there = ray.init(
@@ -83,7 +86,10 @@ def _join() -> str:
     except Exception as error:  # Ray has no class of its own for what goes wrong here
         reason = " ".join(str(error).split())[:300]
         if not address:
-            raise InputError(f"Ray does not start on this machine: {reason}") from error
+            raise InputError(
+                f"Ray does not start on this machine: {reason}. It writes to RAY_TMPDIR (/tmp where that is not set): "
+                "a short path to a folder that can be written to, on a disk with room"
+            ) from error
         raise InputError(
             f"RAY_ADDRESS: cannot join {address}: {reason}. Ray {ray.__version__} has to run there, and its token "
             "to be in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token (see docs/cluster.md)"
@@ -94,13 +100,29 @@ def _join() -> str:
     return there.address_info["session_dir"]
 
 
+def _check_port() -> None:
+    """Raise InputError where a local Ray was given a port, which others have: Ray would wait for itself in vain."""
+    port = os.environ.get("RAY_GCS_SERVER_PORT", "0")  # 0: any that is free
+    try:
+        socket.create_server(("", int(port))).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"RAY_GCS_SERVER_PORT: Ray cannot use port {port} ({error}): unset it") from None
+
+
 def _check_connection(address: str) -> None:
     """Raise InputError where no server of Ray's kind (gRPC) answers at `address`: Ray would try for a long time."""
+    if address.startswith("ray://"):
+        raise InputError(
+            f"RAY_ADDRESS: {address} is for Ray Client, which has no part in the cluster: run on a machine of the "
+            "cluster and give its head's host:port (see docs/cluster.md)"
+        )
     try:
         place = urlsplit(address if "://" in address else f"//{address}")
-        if not place.port or os.environ.get("RAY_USE_TLS") == "1":  # auto; or a server that says nothing in the clear
+        if not place.port:  # auto
             return
         with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":  # says nothing in the clear
+                return
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)  # RFC 9113, section 3.4
             if connection.recv(9)[3:4] != EMPTY_SETTINGS[3:4]:
                 raise OSError("something else answers there")
@@ -133,14 +155,14 @@ def places(cpus: int, gpus: float, what: str) -> int:
     """
     import ray
 
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = 0
-    for machine in machines:
-        fits = machine.get("CPU", 0) // cpus
-        room += int(min(fits, machine.get("GPU", 0) // gpus) if gpus else fits)
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [(machine.get("CPU", 0), machine.get("GPU", 0)) for machine in alive]
+    room = sum(int(min(has // cpus, has_gpus // gpus) if gpus else has // cpus) for has, has_gpus in machines)
     if not room:
-        largest = ", ".join(f"{m.get('CPU', 0):g} CPUs and {m.get('GPU', 0):g} GPUs" for m in machines)
-        raise InputError(f"{what}: {cpus} CPUs and {gpus:g} GPUs on one machine asked for, Ray has {largest}: lower it")
+        kinds = ", ".join(f"{has:g} CPUs and {has_gpus:g} GPUs" for has, has_gpus in dict.fromkeys(machines))
+        raise InputError(
+            f"{what}: {cpus} CPUs and {gpus:g} GPUs on one machine asked for, Ray has those with {kinds}: ask for less"
+        )
     return room
 
 
@@ -183,9 +205,12 @@ def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]],
     task = ray.remote(_compute).options(num_cpus=place.threads, num_gpus=gpus, max_retries=5)
     shared = ray.put(function)
     waiting: deque[ray.ObjectRef] = deque()
-    for block in blocks:
+    most = 0
+    for number, block in enumerate(blocks):
+        if not most or number % most == 0:  # machines come and go; on a large cluster it takes a while to ask
+            most = BLOCKS_A_WORKER * places(place.threads, gpus, "threads and device")
         waiting.append(task.remote(shared, place, *block))
-        while len(waiting) >= BLOCKS_A_WORKER * places(place.threads, gpus, "threads"):
+        while len(waiting) >= most:
             yield fetch(waiting.popleft())
     while waiting:
         yield fetch(waiting.popleft())

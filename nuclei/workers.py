@@ -46,7 +46,7 @@ def fit_anywhere(
         raise InputError(f"workers: {place.workers} cannot share {smallest} crops: lower it")
     with ray_cluster():
         gpus = gpus_a_worker(place.device)
-        room = places(place.threads, gpus, "threads")
+        room = places(place.threads, gpus, "threads and device")
         if room < place.workers:
             raise InputError(
                 f"workers: {place.workers} of {place.threads} CPUs (threads) and {gpus} GPUs asked for, "
