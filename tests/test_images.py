@@ -4,6 +4,7 @@ import sys
 import tracemalloc
 
 import numpy as np
+import openslide
 import PIL.Image
 import pytest
 import tifffile
@@ -138,6 +139,34 @@ def test_a_slide_is_read_by_openslide(slide):
         assert part.shape == (290, 570, 3) and part.dtype == np.uint8
         assert np.abs(part.astype(int) - pixels[100:390, 130:700]).mean() < 3
         assert image.thumbnail(100).shape == (50, 100, 3)
+
+
+def test_a_slide_that_was_scanned_in_part_counts_from_there_as_qupath_does(slide, monkeypatch):
+    class Partly(openslide.OpenSlide):
+        @property
+        def properties(self):
+            bounds = {"x": 100, "y": 50, "width": 600, "height": 300}
+            return {**super().properties, **{f"openslide.bounds-{name}": str(value) for name, value in bounds.items()}}
+
+    with open_image(slide) as whole:
+        expected, small = whole.read(60, 130, 350, 700), whole.thumbnail(400)
+    monkeypatch.setattr("nuclei.images.OpenSlide", Partly)
+    with open_image(slide) as image:
+        assert (image.width, image.height) == (600, 300)
+        assert np.array_equal(image.read(10, 30, 300, 600), expected)
+        assert np.array_equal(image.thumbnail(300), small[25:175, 50:350])
+
+
+def test_a_slide_that_is_damaged_is_named(slide):
+    with tifffile.TiffFile(slide) as file:
+        offset, size = file.pages[0].dataoffsets[5], file.pages[0].databytecounts[5]
+    content = bytearray(slide.read_bytes())
+    content[offset : offset + size] = bytes(size)
+    slide.write_bytes(content)
+    for look in (lambda image: image.read(0, 0, 400, 800), lambda image: image.thumbnail(100)):
+        message = r"slide\.tif: a damaged slide \(.*\): copy it again"
+        with open_image(slide) as image, pytest.raises(InputError, match=message):
+            look(image)
 
 
 def test_where_openslide_is_not_installed_the_message_names_the_extra(tmp_path, monkeypatch):
