@@ -106,7 +106,7 @@ def predict(args: argparse.Namespace) -> None:
 
     _require_writable(args.out)
     classifier = load_classifier(args.models, args.device, args.threads, args.precision, args.tta)
-    stem = args.out / args.input.stem
+    stem = args.out / args.input.absolute().stem  # "." has a name too
     paths = [stem.with_name(f"{stem.name}_{end}") for end in ("predictions.csv", "predictions.geojson", "overlay.png")]
     if args.nuclei:
         with open_image(args.input) as image:
@@ -129,7 +129,7 @@ def export(args: argparse.Namespace) -> None:
     try:
         from nuclei.export import export_onnx
     except ImportError:
-        raise InputError("nuclei export needs ONNX and ONNX Runtime: pip install 'nuclei[onnx]'") from None
+        raise InputError("nuclei export needs ONNX and ONNX Runtime: pip install -e '.[onnx]'") from None
     from nuclei.models import load_model
 
     difference = export_onnx(load_model(args.model), args.out)

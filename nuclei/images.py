@@ -79,7 +79,7 @@ def _open(path: Path, stack: ExitStack) -> Image:
     try:
         return _from_array(path, decode(path, str(path)), mpp)
     except InputError as error:
-        hint = "" if OpenSlide else "; for slides, pip install 'nuclei[slide]'"
+        hint = "" if OpenSlide else "; for slides, pip install -e '.[slide]'"
         raise InputError(f"{error}{hint}") from None
 
 

@@ -111,6 +111,14 @@ def test_several_models_are_averaged(model, tmp_path, run):
     np.testing.assert_allclose((chances[0] + chances[1]) / 2, chances[2], atol=1e-5)
 
 
+def test_results_of_the_folder_one_is_in_have_its_name(model, tmp_path, run, monkeypatch):
+    (tmp_path / "crops").mkdir()
+    monkeypatch.chdir(tmp_path / "crops")
+    PIL.Image.fromarray(some_crops(1)[0]).save("1.png")
+    assert run("predict", model, ".", *FAST)[0] == 0
+    assert [str(path) for path in Path().rglob("*.csv")] == ["predictions/crops_predictions.csv"]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -175,7 +183,7 @@ def test_export_without_its_extra_names_it(model, tmp_path, run, monkeypatch):
     monkeypatch.delitem(sys.modules, "nuclei.export", raising=False)
     code, _, errors = run("export", model, tmp_path / "model.onnx")
     assert code == 1
-    assert errors == "error: nuclei export needs ONNX and ONNX Runtime: pip install 'nuclei[onnx]'\n"
+    assert errors == "error: nuclei export needs ONNX and ONNX Runtime: pip install -e '.[onnx]'\n"
 
 
 def test_import_writes_what_the_pipeline_reads(tmp_path, run):

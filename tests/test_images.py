@@ -177,7 +177,7 @@ def test_where_openslide_is_not_installed_the_message_names_the_extra(tmp_path, 
     (tmp_path / "slide.mrxs").write_bytes(b"of a scanner")
     with pytest.raises(InputError) as caught, images.open_image(tmp_path / "slide.mrxs"):
         pass
-    assert str(caught.value).endswith("not a PNG, JPEG or TIFF: convert it; for slides, pip install 'nuclei[slide]'")
+    assert str(caught.value).endswith("not a PNG, JPEG or TIFF: convert it; for slides, pip install -e '.[slide]'")
 
 
 def cut_off(path, pixels):
