@@ -1,6 +1,7 @@
 """The command `nuclei`: predict, export, import."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -104,6 +105,7 @@ def predict(args: argparse.Namespace) -> None:
     from nuclei.images import open_image
     from nuclei.predictions import predict_crops, predict_nuclei
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
     _require_writable(args.out)
     classifier = load_classifier(args.models, args.device, args.threads, args.precision, args.tta)
     stem = args.out / args.input.absolute().stem  # "." has a name too

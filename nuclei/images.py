@@ -72,7 +72,7 @@ def _open(path: Path, stack: ExitStack) -> Image:
             mpp = _mpp(page)
             if _in_segments(page):
                 return _from_segments(path, page)
-        except (tifffile.TiffFileError, *BROKEN):
+        except (tifffile.TiffFileError, LookupError, *BROKEN):
             raise InputError(f"{path}: a damaged TIFF: copy or save it again") from None
     if OpenSlide and OpenSlide.detect_format(path):
         return _from_slide(path, stack)

@@ -47,7 +47,7 @@ def predict_nuclei(
     geojson: the features of `nuclei`, or points, with QuPath's classification and the probabilities as measurements
     picture: the image, no side longer than 4000 pixels, with a ring in the colour of its class round every nucleus
 
-    Some 100 bytes a nucleus are held; all else is read and written in pieces. Drawing 4000x4000 pixels takes 2 GB.
+    Some 200 bytes a nucleus are held; all else is read and written in pieces. Drawing 4000x4000 pixels takes 2 GB.
     """
     x, y, microns = read_positions(nuclei)
     if microns:

@@ -194,6 +194,7 @@ BAD = {
     "text.png": (lambda path, _: path.write_text("hello"), "not a PNG, JPEG or TIFF: convert it"),
     "empty.tif": (lambda path, _: path.write_bytes(b""), "not a PNG, JPEG or TIFF: convert it"),
     "start.tif": (lambda path, _: path.write_bytes(b"II*\0"), "a damaged TIFF: copy or save it again"),
+    "nowhere.tif": (lambda path, _: path.write_bytes(b"II*\0broken"), "a damaged TIFF: copy or save it again"),
     "half.tif": (cut_off, "damaged in tile or strip 10: copy or save it again"),
     "half.png": (
         lambda path, pixels: (PIL.Image.fromarray(pixels).save(path), path.write_bytes(path.read_bytes()[:5000])),
