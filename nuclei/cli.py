@@ -1,55 +1,80 @@
 """The command `nuclei`: predict, export, import."""
 
 import argparse
+import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from nuclei.errors import InputError, run
 
+SETS = {
+    "consep": "CoNSeP, colon: what the competition's crops were cut from",
+    "nucls": "NuCLS, breast",
+    "pannuke": "PanNuke, 19 tissues",
+}
+
 
 def main() -> None:
-    args = parse(sys.argv[1:])
-    run(lambda: args.action(args))
+    run(lambda: act(sys.argv[1:]))
+
+
+def act(words: list[str]) -> None:
+    """Do what the words of a command line ask for. Raises InputError."""
+    args = parse(words)
+    args.action(args)
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a wrong command line as any other bad input is answered: with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}: see {self.prog} --help")
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """Turn the words of a command line into options; `action` is the function that does what was asked for."""
-    parser = argparse.ArgumentParser(prog="nuclei", description="Tell the type of nuclei in H&E-stained colon tissue.")
+    """Turn words into options; `action` is the function that does what was asked for. Raises InputError."""
+    parser = Parser(prog="nuclei", description="Tell the type of nuclei in H&E-stained colon tissue.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('nuclei')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("predict", help="classify crops, or the nuclei of a tile or slide")
-    command.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="several: they are averaged")
+    about = "classify crops, or the nuclei of a tile or slide"
+    command = commands.add_parser("predict", help=about, description=predict.__doc__)
+    command.add_argument("models", type=Path, nargs="+", metavar="MODEL", help=".safetensors; several are averaged")
     command.add_argument("input", type=Path, metavar="INPUT", help="a crop, a folder or zip of crops, a tile, a slide")
     command.add_argument("--nuclei", type=Path, metavar="FILE", help="of a tile or slide: CSV with x and y, or GeoJSON")
-    command.add_argument("--mpp", type=_between(0.01, 10.0), help="microns a pixel; default: the file's, or else 0.25")
+    about = "microns a pixel; default: what the tile or slide says, or else 0.25"
+    command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     command.add_argument("--out", type=Path, default="predictions", metavar="FOLDER", help="default: %(default)s")
-    command.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="average flips and turns")
-    command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    command.add_argument("--threads", type=_between(1, 1024), help="of the CPU; default: all")
-    command.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    about = "average over eight flips and turns, or not; default: yes"
+    command.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help=about)
+    about = "default: cuda, else mps, else cpu"
+    command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=about)
+    command.add_argument("--threads", type=_between(1, 1024), metavar="N", help="of the CPU; default: all")
+    about = "default: bfloat16 where the device computes in it"
+    command.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help=about)
     command.set_defaults(action=predict)
 
-    command = commands.add_parser("export", help="write a model as ONNX: uint8 crops in, probabilities out")
-    command.add_argument("model", type=Path, metavar="MODEL")
-    command.add_argument("out", type=Path, metavar="FILE.onnx")
+    about = "write a model as ONNX: uint8 crops in, probabilities out"
+    command = commands.add_parser("export", help=about, description=export.__doc__)
+    command.add_argument("model", type=Path, metavar="MODEL", help=".safetensors")
+    command.add_argument("out", type=Path, metavar="FILE", help=".onnx, to be written")
     command.set_defaults(action=export)
 
-    command = commands.add_parser("import", help="turn a public set of nuclei into the files of the competition")
+    about = "turn a public set of nuclei into the files of the competition"
+    command = commands.add_parser("import", help=about, description=import_set.__doc__)
     sets = command.add_subparsers(required=True, metavar="SET", dest="set")
-    for name in ("consep", "nucls", "pannuke"):
-        command = sets.add_parser(name)
+    for name, title in SETS.items():
+        command = sets.add_parser(name, help=title, description=f"{title}.")
         if name == "pannuke":
             command.add_argument("--tissue", default="Colon", help="as PanNuke names it; default: %(default)s")
-        command.add_argument(
-            "archives", type=Path, nargs="+", metavar="ARCHIVE", help="zips as their authors ship them"
-        )
+        command.add_argument("archives", type=Path, nargs="+", metavar="ZIP", help="as its authors ship it")
         command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new one")
-        command.add_argument(
-            "--seed", type=_between(0, 2**31 - 1), default=0, help="of the split; default: %(default)s"
-        )
+        about = "of the split into training and test; default: %(default)s"
+        command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
         command.set_defaults(action=import_set)
     return parser.parse_args(words)
 
@@ -70,13 +95,20 @@ def _between(low: float, high: float) -> Callable[[str], float]:
 
 
 def predict(args: argparse.Namespace) -> None:
+    """Classify crops, or the nuclei of a tile or slide.
+
+    Writes INPUT_predictions.csv, with calibrated probabilities; with --nuclei, also INPUT_predictions.geojson, which
+    QuPath opens, and INPUT_overlay.png.
+    """
     from nuclei.classifier import load_classifier
     from nuclei.cut import MPP
     from nuclei.images import open_image
     from nuclei.predictions import predict_crops, predict_nuclei
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
+    _require_writable(args.out)
     classifier = load_classifier(args.models, args.device, args.threads, args.precision, args.tta)
-    stem = args.out / args.input.stem
+    stem = args.out / args.input.absolute().stem  # "." has a name too
     paths = [stem.with_name(f"{stem.name}_{end}") for end in ("predictions.csv", "predictions.geojson", "overlay.png")]
     if args.nuclei:
         with open_image(args.input) as image:
@@ -92,10 +124,14 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
+    """Write a model as ONNX: uint8 crops in, probabilities out."""
+    _require_writable(args.out.parent)
+    if args.out.is_dir():
+        raise InputError(f"{args.out}: a folder: name the file to be written")
     try:
         from nuclei.export import export_onnx
     except ImportError:
-        raise InputError("nuclei export needs ONNX and ONNX Runtime: pip install 'nuclei[onnx]'") from None
+        raise InputError("nuclei export needs ONNX and ONNX Runtime: pip install -e '.[onnx]'") from None
     from nuclei.models import load_model
 
     difference = export_onnx(load_model(args.model), args.out)
@@ -103,6 +139,10 @@ def export(args: argparse.Namespace) -> None:
 
 
 def import_set(args: argparse.Namespace) -> None:
+    """Turn a public set of nuclei into the files of the competition: train.zip, train.csv, test.zip, example.csv.
+
+    groups.csv comes with them: the tile, or the patient, of each crop.
+    """
     from nuclei.classes import CLASSES
     from nuclei.datasets.consep import import_consep
     from nuclei.datasets.nucls import import_nucls
@@ -110,6 +150,7 @@ def import_set(args: argparse.Namespace) -> None:
 
     if args.out.is_file() or (args.out.is_dir() and any(args.out.iterdir())):
         raise InputError(f"{args.out}: there already: give a new folder, so that nothing of yours is replaced")
+    _require_writable(args.out.parent)
     if args.set == "consep":
         table = import_consep(args.archives, args.out, args.seed)
     elif args.set == "nucls":
@@ -119,6 +160,13 @@ def import_set(args: argparse.Namespace) -> None:
     for role, crops in table.groupby("role"):
         counts = [f"{(crops.label == label).sum():,} {name}" for label, name in enumerate(CLASSES)]
         print(f"{args.out}, {role}: {', '.join(counts)}")
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise InputError, before hours of work, where nothing could be written into a folder, there or yet to be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"{folder}: {there} is not a folder that can be written to: give another one")
 
 
 if __name__ == "__main__":

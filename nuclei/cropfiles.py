@@ -12,7 +12,7 @@ from nuclei.archive import open_members
 from nuclei.cut import MPP, cut, window
 from nuclei.errors import InputError
 from nuclei.files import require_file
-from nuclei.images import decode
+from nuclei.images import decode, open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -23,22 +23,26 @@ def open_crop_files(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], C
 
     path: one crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are)
     mpp: microns a pixel of the crops; a crop spans 25 microns whatever that is
-    Raises InputError, of a crop when it is read.
+    Raises InputError, of a crop in a folder or zip when it is read.
     """
     side = window(mpp)
 
-    def crop(file: Path | io.BytesIO, where: str) -> np.ndarray:
-        pixels = decode(file, where)
-        height, width = pixels.shape[:2]
+    def check(height: int, width: int, where: str) -> None:
         if (height, width) != (round(side), round(side)):
             raise InputError(
                 f"{where}: {width}x{height} pixels, expected {round(side)}x{round(side)} for a crop: cut it to that "
                 "size, or name the file of its nuclei with --nuclei where it is a tile or slide"
             )
+
+    def crop(file: Path | io.BytesIO, where: str) -> np.ndarray:
+        pixels = decode(file, where)
+        height, width = pixels.shape[:2]
+        check(height, width, where)
         return cut(pixels, height / 2, width / 2, side)
 
     if path.is_dir():
-        names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        names = sorted(file.name for file in files if not file.name.startswith("."))  # ._1.png is by macOS
         yield _some(names, path), lambda name: crop(path / name, str(path / name))
         return
     try:
@@ -51,7 +55,10 @@ def open_crop_files(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], C
             names = [name for name in members if Path(name).suffix.lower() in SUFFIXES]
             yield _some(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
     else:
-        yield [path.name], lambda name: crop(path, str(path))
+        with open_image(path) as image:  # it may be a whole slide, which must not be decoded to be refused
+            check(image.height, image.width, str(path))
+            pixels = image.read(0, 0, image.height, image.width)
+        yield [path.name], lambda name: cut(pixels, image.height / 2, image.width / 2, side)
 
 
 def _some(names: list[str], path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import onnxscript  # noqa: F401  torch.onnx needs it
 import torch
 from torch import Tensor, nn
 

@@ -53,7 +53,10 @@ def read_nuclei(path: Path) -> Iterator[Nucleus]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected GeoJSON") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({' '.join(str(error).split())[:100]}): export it again") from None
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"{path}: not valid JSON ({reason}): export it again, from QuPath without measurements, which may be NaN"
+        ) from None
 
 
 def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -66,6 +69,8 @@ def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _nuclei(feature: Feature) -> Iterator[Nucleus]:
+    if not isinstance(feature.get("properties") or {}, dict):
+        raise ValueError
     geometry = feature.get("nucleusGeometry") or feature["geometry"]
     kind, coordinates = geometry["type"], geometry["coordinates"]
     if kind == "Point":

@@ -72,14 +72,14 @@ def _open(path: Path, stack: ExitStack) -> Image:
             mpp = _mpp(page)
             if _in_segments(page):
                 return _from_segments(path, page)
-        except (tifffile.TiffFileError, *BROKEN):
+        except (tifffile.TiffFileError, LookupError, *BROKEN):
             raise InputError(f"{path}: a damaged TIFF: copy or save it again") from None
     if OpenSlide and OpenSlide.detect_format(path):
         return _from_slide(path, stack)
     try:
         return _from_array(path, decode(path, str(path)), mpp)
     except InputError as error:
-        hint = "" if OpenSlide else "; for slides, pip install 'nuclei[slide]'"
+        hint = "" if OpenSlide else "; for slides, pip install -e '.[slide]'"
         raise InputError(f"{error}{hint}") from None
 
 
@@ -180,23 +180,39 @@ def _from_slide(path: Path, stack: ExitStack) -> Image:
     except OpenSlideError as error:
         raise InputError(f"{path}: a damaged slide ({error}): copy it again") from None
 
-    def on_glass(region: PIL.Image.Image) -> np.ndarray:
-        glass = PIL.Image.new("RGB", region.size, "white")
-        glass.paste(region, mask=region.getchannel("A"))
-        return np.asarray(glass)
+    left, top, width, height = _scanned(slide)
 
-    def read(top: int, left: int, bottom: int, right: int) -> np.ndarray:
-        try:
-            return on_glass(slide.read_region((left, top), 0, (right - left, bottom - top)))
-        except OpenSlideError as error:
-            raise InputError(f"{path}: a damaged slide ({error}): copy it again") from None
+    def reader(level: int) -> Callable[[int, int, int, int], np.ndarray]:
+        step = slide.level_downsamples[level]
+
+        def read(first: int, begin: int, last: int, end: int) -> np.ndarray:
+            corner = left + round(step * begin), top + round(step * first)
+            try:
+                region = slide.read_region(corner, level, (end - begin, last - first))
+            except OpenSlideError as error:
+                raise InputError(f"{path}: a damaged slide ({error}): copy it again") from None
+            glass = PIL.Image.new("RGB", region.size, "white")
+            glass.paste(region, mask=region.getchannel("A"))
+            return np.asarray(glass)
+
+        return read
 
     def thumbnail(longest: int) -> np.ndarray:
-        return np.asarray(slide.get_thumbnail((longest, longest)))
+        level = slide.get_best_level_for_downsample(max(height, width) / longest)
+        step = slide.level_downsamples[level]
+        return _reduce(reader(level), int(height / step), int(width / step), longest)
 
-    width, height = slide.dimensions
     mpp = _sensible(float(slide.properties.get("openslide.mpp-x", 0)))
-    return Image(path, width, height, mpp, (BLOCK, BLOCK), read, thumbnail)
+    return Image(path, width, height, mpp, (BLOCK, BLOCK), reader(0), thumbnail)
+
+
+def _scanned(slide: "OpenSlide") -> tuple[int, int, int, int]:
+    """Return left, top, width and height of what was scanned, the whole where the slide does not tell.
+
+    QuPath counts from that corner too (its OpenslideImageServer).
+    """
+    bounds = [slide.properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
+    return tuple(map(int, bounds)) if all(bounds) else (0, 0, *slide.dimensions)
 
 
 def _mpp(page: tifffile.TiffPage) -> float | None:

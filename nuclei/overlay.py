@@ -10,6 +10,7 @@ from nuclei.plots import DPI
 COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66))
 NARROWEST = 1000  # pixels: room for the legend
 LEGEND = 60  # pixels
+KEY = 9  # points, of the rings in it
 
 
 def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np.ndarray, radius: float) -> Figure:
@@ -23,6 +24,7 @@ def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np
     ax = figure.add_axes((0, LEGEND / (height + LEGEND), 1, height / (height + LEGEND)))
     ax.imshow(thumbnail, interpolation="none", extent=(0, thumbnail.shape[1], thumbnail.shape[0], 0))
     ax.set_axis_off()
+    diameter = 2 * scale * radius * 72 / DPI  # points
     for label, (name, colour) in enumerate(zip(CLASSES, COLOURS, strict=True)):
         chosen = labels == label
         ax.plot(
@@ -30,11 +32,11 @@ def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np
             y[chosen],
             linestyle="",
             marker="o",
-            markersize=2 * scale * radius * 72 / DPI,
+            markersize=diameter,
             markerfacecolor="none",
             markeredgecolor=np.divide(colour, 255),
             markeredgewidth=1.2,
             label=f"{name}: {chosen.sum():,}",
         )
-    figure.legend(loc="lower center", ncols=len(CLASSES), frameon=False, fontsize=9)
+    figure.legend(loc="lower center", ncols=len(CLASSES), frameon=False, fontsize=9, markerscale=KEY / diameter)
     return figure

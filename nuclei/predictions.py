@@ -1,6 +1,6 @@
 """What a classifier says of crops, and of every nucleus of a tile or slide: from files to files."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ def predict_crops(classifier: Classifier, path: Path, mpp: float, table: Path) -
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
         probabilities = _predict(classifier, crops, len(names))
     with replacing(table) as temporary:
-        _write_table(temporary, {"Filename": names}, probabilities)
+        _write_table(temporary, lambda part: {"Filename": names[part]}, probabilities)
     return probabilities.argmax(axis=1)
 
 
@@ -47,7 +47,7 @@ def predict_nuclei(
     geojson: the features of `nuclei`, or points, with QuPath's classification and the probabilities as measurements
     picture: the image, no side longer than 4000 pixels, with a ring in the colour of its class round every nucleus
 
-    56 bytes a nucleus are held; all else is read and written in pieces.
+    Some 200 bytes a nucleus are held; all else is read and written in pieces. Drawing 4000x4000 pixels takes 2 GB.
     """
     x, y, microns = read_positions(nuclei)
     if microns:
@@ -68,9 +68,9 @@ def predict_nuclei(
     if nuclei.suffix.lower() in GEOJSON:
         features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei))
     else:
-        features = (point(*place) for place in zip(x.tolist(), y.tolist(), strict=True))
+        features = map(point, map(float, x), map(float, y))
     with replacing(table) as new_table, replacing(geojson) as new_geojson, replacing(picture) as new_picture:
-        _write_table(new_table, {"x": _digits(x), "y": _digits(y)}, probabilities)
+        _write_table(new_table, lambda part: {"x": _digits(x[part]), "y": _digits(y[part])}, probabilities)
         write_features(new_geojson, _classified(features, probabilities))
         save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_picture)
     return labels
@@ -86,21 +86,21 @@ def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n:
     return probabilities
 
 
-def _write_table(path: Path, keys: Mapping[str, Sequence], probabilities: np.ndarray) -> None:
+def _write_table(path: Path, keys: Callable[[slice], dict[str, list[str]]], probabilities: np.ndarray) -> None:
+    """Write the table; `keys` gives the first columns of some rows."""
     names = np.array(CLASSES)
     for start in range(0, len(probabilities), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         chances = probabilities[part]
         labels = chances.argmax(axis=1)
-        places = {key: values[part] for key, values in keys.items()}
         columns = {f"Probability_{label}": chances[:, label] for label in range(len(CLASSES))}
-        rows = pd.DataFrame(places | {"Predicted": labels, "Class": names[labels]} | columns)
+        rows = pd.DataFrame(keys(part) | {"Predicted": labels, "Class": names[labels]} | columns)
         rows.to_csv(path, mode="a", header=not start, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def _digits(values: np.ndarray) -> np.ndarray:
+def _digits(values: np.ndarray) -> list[str]:
     """Write coordinates with ten significant digits: the table's six would move a nucleus of a large slide."""
-    return np.array([f"{value:.10g}" for value in values.tolist()])
+    return [f"{value:.10g}" for value in values]
 
 
 def _classified(features: Iterator[Feature], probabilities: np.ndarray) -> Iterator[Feature]:

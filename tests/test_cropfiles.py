@@ -3,6 +3,7 @@ import zipfile
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from tissue import tissue
 
 from nuclei.cropfiles import open_crop_files
@@ -57,12 +58,13 @@ def test_other_files_are_passed_over_and_other_formats_read(folder):
     PIL.Image.fromarray(CROPS["7.png"]).save(folder / "a.TIF", format="TIFF")
     PIL.Image.fromarray(CROPS["7.png"]).save(folder / "b.jpeg", quality=95)
     (folder / "notes.txt").write_text("mine")
+    (folder / "._7.png").write_text("of macOS")
     (folder / "more").mkdir()
     found = read_all(folder)
     assert set(found) == {*CROPS, "a.TIF", "b.jpeg"}
     assert np.array_equal(found["a.TIF"], CROPS["7.png"])
     assert np.abs(found["b.jpeg"].astype(int) - CROPS["7.png"]).mean() < 10
-    content = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    content = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
     write_zip(folder.parent / "crops.zip", content)
     assert set(read_all(folder.parent / "crops.zip")) == set(found)
 
@@ -81,6 +83,14 @@ def test_wrong_sizes_say_what_was_expected(folder):
     hint = "cut it to that size, or name the file of its nuclei with --nuclei where it is a tile or slide"
     assert complaint(tile) == f"tile.png: 800x400 pixels, expected 100x100 for a crop: {hint}"
     assert complaint(folder, mpp=0.5) == f"crops/100.png: 100x100 pixels, expected 50x50 for a crop: {hint}"
+
+
+def test_a_slide_without_its_nuclei_is_refused_before_its_pixels_are_read(folder):
+    slide = folder.parent / "slide.svs"
+    tiles = (None if place else np.zeros((512, 512, 3), np.uint8) for place in range(40 * 40))
+    how = {"photometric": "rgb", "tile": (512, 512), "compression": "zlib"}
+    tifffile.imwrite(slide, tiles, shape=(20_000, 20_000, 3), dtype=np.uint8, **how)
+    assert "slide.svs: 20000x20000 pixels, expected 100x100 for a crop" in complaint(slide)
 
 
 def test_what_holds_no_crops_says_so(folder):

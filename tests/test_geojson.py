@@ -85,6 +85,7 @@ def test_the_centroid_of_a_round_nucleus_far_from_the_corner_is_exact(tmp_path):
         feature(None, [1, 2]),
         {"type": "Feature", "geometry": None},
         {"type": "Feature"},
+        point(1, 2) | {"properties": [1]},
         [1, 2],
         "text",
         7,

@@ -4,6 +4,7 @@ import sys
 import tracemalloc
 
 import numpy as np
+import openslide
 import PIL.Image
 import pytest
 import tifffile
@@ -140,6 +141,34 @@ def test_a_slide_is_read_by_openslide(slide):
         assert image.thumbnail(100).shape == (50, 100, 3)
 
 
+def test_a_slide_that_was_scanned_in_part_counts_from_there_as_qupath_does(slide, monkeypatch):
+    class Partly(openslide.OpenSlide):
+        @property
+        def properties(self):
+            bounds = {"x": 100, "y": 50, "width": 600, "height": 300}
+            return {**super().properties, **{f"openslide.bounds-{name}": str(value) for name, value in bounds.items()}}
+
+    with open_image(slide) as whole:
+        expected, small = whole.read(60, 130, 350, 700), whole.thumbnail(400)
+    monkeypatch.setattr("nuclei.images.OpenSlide", Partly)
+    with open_image(slide) as image:
+        assert (image.width, image.height) == (600, 300)
+        assert np.array_equal(image.read(10, 30, 300, 600), expected)
+        assert np.array_equal(image.thumbnail(300), small[25:175, 50:350])
+
+
+def test_a_slide_that_is_damaged_is_named(slide):
+    with tifffile.TiffFile(slide) as file:
+        offset, size = file.pages[0].dataoffsets[5], file.pages[0].databytecounts[5]
+    content = bytearray(slide.read_bytes())
+    content[offset : offset + size] = bytes(size)
+    slide.write_bytes(content)
+    for look in (lambda image: image.read(0, 0, 400, 800), lambda image: image.thumbnail(100)):
+        message = r"slide\.tif: a damaged slide \(.*\): copy it again"
+        with open_image(slide) as image, pytest.raises(InputError, match=message):
+            look(image)
+
+
 def test_where_openslide_is_not_installed_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
     spec = importlib.util.find_spec("nuclei.images")
@@ -148,7 +177,7 @@ def test_where_openslide_is_not_installed_the_message_names_the_extra(tmp_path, 
     (tmp_path / "slide.mrxs").write_bytes(b"of a scanner")
     with pytest.raises(InputError) as caught, images.open_image(tmp_path / "slide.mrxs"):
         pass
-    assert str(caught.value).endswith("not a PNG, JPEG or TIFF: convert it; for slides, pip install 'nuclei[slide]'")
+    assert str(caught.value).endswith("not a PNG, JPEG or TIFF: convert it; for slides, pip install -e '.[slide]'")
 
 
 def cut_off(path, pixels):
@@ -165,6 +194,7 @@ BAD = {
     "text.png": (lambda path, _: path.write_text("hello"), "not a PNG, JPEG or TIFF: convert it"),
     "empty.tif": (lambda path, _: path.write_bytes(b""), "not a PNG, JPEG or TIFF: convert it"),
     "start.tif": (lambda path, _: path.write_bytes(b"II*\0"), "a damaged TIFF: copy or save it again"),
+    "nowhere.tif": (lambda path, _: path.write_bytes(b"II*\0broken"), "a damaged TIFF: copy or save it again"),
     "half.tif": (cut_off, "damaged in tile or strip 10: copy or save it again"),
     "half.png": (
         lambda path, pixels: (PIL.Image.fromarray(pixels).save(path), path.write_bytes(path.read_bytes()[:5000])),

@@ -175,17 +175,19 @@ def test_grey_models_look_at_grey_crops(tile):
     np.testing.assert_allclose(table[CHANCES], expected(grey), atol=1e-5)
 
 
-def test_crops_in_files_get_a_table_by_name(classifier, tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_in_files_get_a_table_by_name(channels, tmp_path):
+    model = write_model(tmp_path / "model.safetensors", channels)
+    classifier = load_classifier([model], threads=1, precision="float32", tta=False)
     pixels, nuclei = tissue()
     crops = {f"{n}.png": cut(pixels, y, x, 100) for n, (y, x) in enumerate(nuclei[["y", "x"]].to_numpy()[:12])}
     (tmp_path / "crops").mkdir()
     for name, crop in crops.items():
-        PIL.Image.fromarray(crop).save(tmp_path / "crops" / name)
+        PIL.Image.fromarray(as_channels(crop, channels).squeeze()).save(tmp_path / "crops" / name)
     labels = predict_crops(classifier, tmp_path / "crops", MPP, tmp_path / "table.csv")
     table = pd.read_csv(tmp_path / "table.csv")
     assert table.columns.tolist() == ["Filename", "Predicted", "Class", *CHANCES]
     assert table.Filename.tolist() == sorted(crops)
     assert table.Predicted.tolist() == labels.tolist()
-    np.testing.assert_allclose(
-        table[CHANCES], classifier.predict(np.stack([crops[n] for n in sorted(crops)])), atol=1e-5
-    )
+    expected = classifier.predict(np.stack([as_channels(crops[name], channels) for name in sorted(crops)]))
+    np.testing.assert_allclose(table[CHANCES], expected, atol=1e-5)
