@@ -6,7 +6,7 @@ import platform
 import shutil
 import tempfile
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks import growth, peers
+from benchmarks import accuracy, growth, peers
 from benchmarks.measure import measure
 from benchmarks.report import ROWS, Row, plot_results, print_table, summarise
 from benchmarks.setting import PROJECT, Setting, prepare
@@ -23,11 +23,18 @@ from nuclei.plots import save_figure
 
 SIZES = (1_000, 4_000, 16_000, 64_000)  # crops, of the growth question
 QUESTIONS = [*dict.fromkeys(row.question for row in ROWS), "growth"]
+ALONE = "accuracy"  # takes as long as all others, so it is only done when asked for
 
 
 def main() -> None:
     options = parse()
-    questions = options.questions or QUESTIONS
+    if options.questions == [ALONE]:
+        answer_accuracy(options)
+    else:
+        answer(options, options.questions or QUESTIONS)
+
+
+def answer(options: argparse.Namespace, questions: list[str]) -> None:
     rows = [row for row in ROWS if row.question in questions and is_there(row, options.quick)]
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         setting = Setting(Path(folder), options.device, options.threads, options.quick)
@@ -36,7 +43,15 @@ def main() -> None:
         ceiling, figures = measure_rows(rows, setting, options.repeats)
         grown = measure_growth(setting, SIZES[:2] if options.quick else SIZES) if "growth" in questions else {}
     results = {
-        "machine": describe_machine(options),
+        "machine": describe_machine(options)
+        | {
+            "crops": {
+                "train": options.train,
+                "test": options.test,
+                "of": "raw" if options.raw else "the built-in sample",
+            },
+            "repeats": options.repeats,
+        },
         "ceiling": ceiling,
         "rows": summarise(rows, figures, ceiling["convolution bfloat16"]),
         "growth": grown,
@@ -48,9 +63,21 @@ def main() -> None:
         save_figure(plot_results(results), options.out / "results.png")
 
 
+def answer_accuracy(options: argparse.Namespace) -> None:
+    size = accuracy.Size(**{field.name: getattr(options, field.name) for field in fields(accuracy.Size)})
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        setting = Setting(Path(folder), options.device, options.threads)
+        trainings = accuracy.measure_accuracy(setting, options.raw, size)
+    summary = accuracy.summarise(trainings)
+    accuracy.print_summary(summary)
+    machine = describe_machine(options)
+    write_json(options.out / "accuracy.json", {"machine": machine, "summary": summary, "trainings": trainings})
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"all, or some of: {', '.join(QUESTIONS)}")
+    choices = f"all, or some of: {', '.join(QUESTIONS)}; or {ALONE}, which is done only when asked for, by itself"
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=choices)
     parser.add_argument("--raw", type=Path, help="a folder with the four files; without: the built-in sample")
     parser.add_argument("--train", type=int, help="crops, at most (1200; quick: 256)")
     parser.add_argument("--test", type=int, help="crops, at most (400; quick: 100)")
@@ -58,14 +85,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU (all)")
     parser.add_argument("--quick", action="store_true", help="few crops, once: does it run?")
-    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks", help="where results.json and .png go")
+    where = "where results.json and .png, or accuracy.json go"
+    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks", help=where)
     parser.add_argument("--scratch", type=Path, help="where some 7 GB may be written for a while (the system's /tmp)")
+    sizes = parser.add_argument_group(ALONE)
+    for name, default, what in (
+        ("epochs", 4, "that both ways train for"),
+        ("seeds", 3, "trainings of each kind"),
+        ("cnn", 1200, "crops that the CNN is trained on, at most"),
+        ("resnet", 480, "crops that the ResNet18 is trained on, at most"),
+        ("validation", 400, "crops that pick the epoch, at most"),
+        ("holdout", 1000, "crops that are only measured on, at most"),
+    ):
+        sizes.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
     options = parser.parse_args()
     for name, full, quick in (("train", 1200, 256), ("test", 400, 100), ("repeats", 3, 1)):
         setattr(options, name, getattr(options, name) or (quick if options.quick else full))
     for question in options.questions:
-        if question not in QUESTIONS:
-            parser.error(f"no question {question}: choose from {', '.join(QUESTIONS)}")
+        if question not in QUESTIONS and options.questions != [ALONE]:
+            parser.error(f"no question {question}: choose from {', '.join(QUESTIONS)}; or {ALONE}, by itself")
     return options
 
 
@@ -92,7 +130,7 @@ def measure_rows(
     for row in rows:
         ways[row.question] |= dict.fromkeys(row.ways())
     figures: dict[str, dict[str, list]] = {question: {} for question in ways}
-    ceilings = [measure("ceiling", "ceiling", setting)["notes"]]
+    ceilings = []
     runs = [(question, way) for question in ways for _ in range(repeats) for way in ways[question]]
     bar = tqdm(runs, unit="measurement")
     for question, (module, way) in bar:
@@ -128,8 +166,6 @@ def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "captum", "ray", "pillow", "numpy")},
-        "crops": {"train": options.train, "test": options.test, "of": "raw" if options.raw else "the built-in sample"},
-        "repeats": options.repeats,
     }
 
 
