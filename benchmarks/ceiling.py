@@ -11,7 +11,7 @@ from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting
 from nuclei.device import choose_device
 
-SECONDS, SMALL_SECONDS = 1.0, 0.1  # a rate
+SECONDS, SMALL_SECONDS = 0.5, 0.1  # a rate
 # Channels, pixels a side, of 3x3 convolutions in ResNet18; without padding, so that no product is by a known zero.
 CONVOLUTIONS = [(64, 27), (128, 15), (256, 9), (512, 6)]
 

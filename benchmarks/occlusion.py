@@ -52,7 +52,7 @@ def ours(precision: str, setting: Setting) -> Job:
 def _prepare(setting: Setting) -> tuple[nn.Module, np.ndarray, torch.device]:
     device = choose_device(setting.device, setting.threads)
     network = build(SHAPES["resnet"], seed=0).eval().to(device)
-    return network, np.array(open_crops(setting.crops, "train")[: 4 if setting.small else 16]), device
+    return network, np.array(open_crops(setting.crops, "train")[: 4 if setting.small else 8]), device
 
 
 WAYS: dict[str, Way] = {
