@@ -128,8 +128,8 @@ def measure_rows(
 ) -> tuple[dict[str, float], dict[str, dict[str, list]]]:
     """Measure every way of `rows`, one process after another; within a question the ways take turns.
 
-    Returns the ceiling, the best of those measured before each question, and of each question, of each way, the figures of each
-    repeat.
+    Returns the ceiling, the best of those measured before each question, and the figures: of each question,
+    of each way, of each repeat.
     """
     ways: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for row in rows:
