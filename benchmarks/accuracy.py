@@ -89,8 +89,9 @@ def measure_accuracy(setting: Setting, raw: Path | None, size: Size) -> list[dic
 
 def split(setting: Setting) -> Parts:
     """Split the crops by overlap, with the project's parameters."""
-    chosen, index = params().split, setting.index("train")
-    pairs = overlapping_pairs(open_crops(setting.crops, "train"), threads=setting.threads)
+    chosen, overlap, index = params().split, params().overlap, setting.index("train")
+    crops = open_crops(setting.crops, "train")
+    pairs = overlapping_pairs(crops, window=overlap.window, border=overlap.border, threads=setting.threads)
     given = index["Group"].to_numpy() if "Group" in index else np.arange(len(index))
     folds = assign_folds(
         index["Label"].to_numpy(), merge_groups(groups(pairs, len(index)), given), chosen.folds, chosen.seed
