@@ -6,76 +6,119 @@ import platform
 import shutil
 import tempfile
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from benchmarks import growth, peers
 from benchmarks.measure import measure
-from benchmarks.report import ROWS, Row, plot_results, print_table, summarise
+from benchmarks.report import ONCE, ROWS, Row, plot_results, print_table, summarise
 from benchmarks.setting import PROJECT, Setting, prepare
 from nuclei.files import write_json
 from nuclei.plots import save_figure
 
 SIZES = (1_000, 4_000, 16_000, 64_000)  # crops, of the growth question
 QUESTIONS = [*dict.fromkeys(row.question for row in ROWS), "growth"]
+USUAL = [question for question in QUESTIONS if question != "compile"]  # its measurements take minutes each
+ALONE = "accuracy"  # takes as long as all others: only done when asked for
 
 
 def main() -> None:
     options = parse()
-    questions = options.questions or QUESTIONS
-    rows = [row for row in ROWS if row.question in questions and is_there(row, options.quick)]
+    if options.questions == [ALONE]:
+        answer_accuracy(options)
+    else:
+        answer(options, options.questions or USUAL)
+
+
+def answer(options: argparse.Namespace, questions: list[str]) -> None:
+    rows = [row for row in ROWS if row.question in questions and is_there(row)]
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         setting = Setting(Path(folder), options.device, options.threads, options.quick)
         print(f"preparing {options.train:,} training and {options.test:,} test crops", flush=True)
         prepare(setting.folder, options.raw, options.train, options.test)
         ceiling, figures = measure_rows(rows, setting, options.repeats)
-        grown = measure_growth(setting, SIZES[:2] if options.quick else SIZES) if "growth" in questions else {}
+        sizes = tuple(size for size in SIZES if size <= options.largest)
+        grown = measure_growth(setting, sizes) if "growth" in questions else {}
     results = {
-        "machine": describe_machine(options),
+        "machine": describe_machine(options)
+        | {
+            "crops": {
+                "train": options.train,
+                "test": options.test,
+                "of": "raw" if options.raw else "the built-in sample",
+            },
+            "repeats": options.repeats,
+        },
         "ceiling": ceiling,
         "rows": summarise(rows, figures, ceiling["convolution bfloat16"]),
         "growth": grown,
         "measurements": figures,
     }
     print_table(results)
-    if questions == QUESTIONS:
+    if not options.questions:
         write_json(options.out / "results.json", results)
         save_figure(plot_results(results), options.out / "results.png")
 
 
+def answer_accuracy(options: argparse.Namespace) -> None:
+    from benchmarks import accuracy  # takes seconds to import: only where it is needed
+
+    size = accuracy.Size(**{field.name: getattr(options, field.name) for field in fields(accuracy.Size)})
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        setting = Setting(Path(folder), options.device, options.threads)
+        trainings = accuracy.measure_accuracy(setting, options.raw, size)
+    summary = accuracy.summarise(trainings)
+    accuracy.print_summary(summary)
+    machine = describe_machine(options)
+    write_json(options.out / "accuracy.json", {"machine": machine, "summary": summary, "trainings": trainings})
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"all, or some of: {', '.join(QUESTIONS)}")
+    choices = f"some of {', '.join(QUESTIONS)}; without: all but compile; or {ALONE}, by itself"
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=choices)
     parser.add_argument("--raw", type=Path, help="a folder with the four files; without: the built-in sample")
-    parser.add_argument("--train", type=int, help="crops, at most (1200; quick: 256)")
-    parser.add_argument("--test", type=int, help="crops, at most (400; quick: 100)")
-    parser.add_argument("--repeats", type=int, help="of each measurement (3; quick: 1)")
+    parser.add_argument("--train", type=int, help="crops, at most (400; quick: 256)")
+    parser.add_argument("--test", type=int, help="crops, at most (200; quick: 100)")
+    parser.add_argument("--repeats", type=int, help=f"of each measurement (2; quick, {', '.join(ONCE)}: 1)")
+    parser.add_argument("--largest", type=int, help="crops, of the growth question (16000; quick: 4000)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU (all)")
     parser.add_argument("--quick", action="store_true", help="few crops, once: does it run?")
-    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks", help="where results.json and .png go")
+    where = "where results.json and .png, or accuracy.json go"
+    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks", help=where)
     parser.add_argument("--scratch", type=Path, help="where some 7 GB may be written for a while (the system's /tmp)")
+    sizes = parser.add_argument_group(ALONE)
+    for name, default, what in (
+        ("epochs", 4, "that both ways train for"),
+        ("seeds", 3, "trainings of each kind"),
+        ("cnn", 1200, "crops that the CNN is trained on, at most"),
+        ("resnet", 480, "crops that the ResNet18 is trained on, at most"),
+        ("validation", 400, "crops that pick the epoch, at most"),
+        ("holdout", 1000, "crops that are only measured on, at most"),
+    ):
+        sizes.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
     options = parser.parse_args()
-    for name, full, quick in (("train", 1200, 256), ("test", 400, 100), ("repeats", 3, 1)):
+    for name, full, quick in (("train", 400, 256), ("test", 200, 100), ("repeats", 2, 1), ("largest", 16_000, 4_000)):
         setattr(options, name, getattr(options, name) or (quick if options.quick else full))
     for question in options.questions:
-        if question not in QUESTIONS:
-            parser.error(f"no question {question}: choose from {', '.join(QUESTIONS)}")
+        if question not in QUESTIONS and options.questions != [ALONE]:
+            parser.error(f"no question {question}: choose from {', '.join(QUESTIONS)}; or {ALONE}, by itself")
     return options
 
 
-def is_there(row: Row, quick: bool) -> bool:
+def is_there(row: Row) -> bool:
     """Whether the row can be measured here; says so if not."""
-    if row.module == "peers" and row.seed not in peers.WAYS:
+    if row.module == "peers" and not find_spec(row.seed):
         print(f"{row.title}: left out, not installed (uv run --group bench python -m benchmarks)")
         return False
-    if row.ours.startswith("compiled") and (quick or not (torch.cuda.is_available() or shutil.which("g++"))):
-        print(f"{row.title}: left out (needs a C++ compiler, and takes minutes)")
+    if row.ours.startswith("compiled") and not (torch.cuda.is_available() or shutil.which("g++")):
+        print(f"{row.title}: left out (needs a C++ compiler)")
         return False
     return True
 
@@ -85,26 +128,35 @@ def measure_rows(
 ) -> tuple[dict[str, float], dict[str, dict[str, list]]]:
     """Measure every way of `rows`, one process after another; within a question the ways take turns.
 
-    Returns the ceiling, the best of those measured in between, and of each question, of each way, the figures of each
-    repeat.
+    Returns the ceiling, the best of those measured before each question, and the figures: of each question,
+    of each way, of each repeat.
     """
     ways: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for row in rows:
         ways[row.question] |= dict.fromkeys(row.ways())
     figures: dict[str, dict[str, list]] = {question: {} for question in ways}
     ceilings = [measure("ceiling", "ceiling", setting)["notes"]]
-    runs = [(question, way) for question in ways for _ in range(repeats) for way in ways[question]]
+    runs = [
+        (question, way)
+        for question in ways
+        for _ in range(1 if question in ONCE else repeats)
+        for way in ways[question]
+    ]
+    asked = next(iter(ways), "")
     bar = tqdm(runs, unit="measurement")
     for question, (module, way) in bar:
         bar.set_postfix_str(f"{question}: {way}")
-        if (module, way) == next(iter(ways[question])):
+        if question != asked:
+            asked = question
             ceilings.append(measure("ceiling", "ceiling", setting)["notes"])
         figures[question].setdefault(f"{module}: {way}", []).append(measure(module, way, setting))
     return {name: max(rates[name] for rates in ceilings) for name in ceilings[0]}, figures
 
 
 def measure_growth(setting: Setting, sizes: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
-    """Measure each way of growth.py once a size: crops, seconds, seconds a crop, memory."""
+    """Measure each way of growth.py once a size: crops, seconds, CPU seconds, memory."""
+    from benchmarks import growth  # takes seconds to import: only where it is needed
+
     grown: dict[str, list[dict[str, Any]]] = {name: [] for name in growth.WAYS}
     for crops in tqdm(sizes, unit="size"):
         folder = setting.folder / "grown"
@@ -128,8 +180,6 @@ def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "captum", "ray", "pillow", "numpy")},
-        "crops": {"train": options.train, "test": options.test, "of": "raw" if options.raw else "the built-in sample"},
-        "repeats": options.repeats,
     }
 
 

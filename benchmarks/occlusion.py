@@ -32,25 +32,27 @@ def captum(setting: Setting) -> Job:
 def ours(precision: str, setting: Setting) -> Job:
     """The notes say how far the maps of two crops are from Captum's, as a share of the largest value there."""
     network, crops, device = _prepare(setting)
-    some, targets = crops[:2], np.zeros(len(crops), int)
-    exact = seed.occlusion(network, normalise(torch.from_numpy(some)).to(device), targets[:2], WINDOW, STRIDE)
-    got = attribution.occlusion(network, some, targets[:2], WINDOW, STRIDE, device, precision)
-    difference = float(np.abs(got - exact).max())
+    method = partial(attribution.occlusion, window=WINDOW, stride=STRIDE, precision=precision)
+
+    def maps(crops: np.ndarray) -> np.ndarray:
+        targets = np.zeros(len(crops), int)
+        return attribution.attribute(network, crops, targets, targets.tolist(), {"": method}, device)[""]
+
+    some = crops[:2]
+    exact = seed.occlusion(network, normalise(torch.from_numpy(some)).to(device), np.zeros(2, int), WINDOW, STRIDE)
+    difference = float(np.abs(maps(some) - exact).max())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(2, 3, 100, 100, device=device))
     windows = ((100 - WINDOW) // STRIDE + 1) ** 2
 
-    def run() -> int:
-        return len(attribution.occlusion(network, crops, targets, WINDOW, STRIDE, device, precision))
-
     notes = {"largest difference": difference, "share of the largest value": difference / float(np.abs(exact).max())}
-    return Job(run, counter.get_total_flops() / 2 * (windows + 1), notes)
+    return Job(lambda: len(maps(crops)), counter.get_total_flops() / 2 * (windows + 1), notes)
 
 
 def _prepare(setting: Setting) -> tuple[nn.Module, np.ndarray, torch.device]:
     device = choose_device(setting.device, setting.threads)
     network = build(SHAPES["resnet"], seed=0).eval().to(device)
-    return network, np.array(open_crops(setting.crops, "train")[: 4 if setting.small else 16]), device
+    return network, np.array(open_crops(setting.crops, "train")[: 4 if setting.small else 8]), device
 
 
 WAYS: dict[str, Way] = {

@@ -10,7 +10,7 @@ from benchmarks.setting import Setting
 from nuclei.crops import open_crops
 from nuclei.overlap import overlapping_pairs
 
-CROPS = 150  # all pairs of more would take too long
+CROPS = 100  # all pairs of more would take too long
 LEAST = 16 * 16  # pixels: what counts as an overlap
 
 

@@ -7,7 +7,6 @@ They are installed by `uv run --group bench`; what is not there is left out.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 
@@ -133,6 +132,4 @@ def _folder_a_class(setting: Setting) -> Path:
     return folder
 
 
-WAYS: dict[str, Way] = {
-    name: way for name, way in (("lightning", lightning), ("ultralytics", ultralytics)) if find_spec(name)
-}
+WAYS: dict[str, Way] = {"lightning": lightning, "ultralytics": ultralytics}

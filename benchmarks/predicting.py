@@ -15,7 +15,8 @@ from nuclei.device import choose_device
 from nuclei.models import build
 from nuclei.predict import predict_logits
 
-VALIDATED = 256  # crops of the training part
+VALIDATED = 128  # crops of the training part
+TIMES = 5  # that ours does it: once is over in a moment
 
 
 def seed_validates(name: str, setting: Setting) -> Job:
@@ -51,7 +52,7 @@ def ours(name: str, part: str, most: int | None, tta: bool, setting: Setting) ->
         network(torch.zeros(2, 3, 100, 100, device=device))
 
     def run() -> int:
-        return len(np.argmax(predict_logits(network, crops, *how), axis=1))
+        return sum(len(np.argmax(predict_logits(network, crops, *how), axis=1)) for _ in range(TIMES))
 
     return Job(run, counter.get_total_flops() / 2 * (8 if tta else 1))
 

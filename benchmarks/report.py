@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter
 SEED = "the seed's way"
 LIMITS = {"decoding": "decoding alone", "tuning": "training alone"}
 FLOP_LIMIT = "bf16 convolutions"
+ONCE = ("tuning", "pipeline")  # questions that are measured once: long enough to be steady
 COLOURS = {"ours": "#0072B2", "goal": "#D55E00"}
 
 
@@ -47,19 +48,7 @@ ROWS = [
     Row("training", "CNN: training epoch", "crops", "training", "seed cnn", "ours cnn", goal=15),
     Row("training", "ResNet18: training epoch", "crops", "training", "seed resnet", "ours resnet", goal=6),
     *(
-        Row(
-            "compile",
-            f"{title}: epoch with torch.compile",
-            "crops",
-            "training",
-            f"ours {name}",
-            f"compiled {name}",
-            "without",
-        )
-        for name, title in NETWORKS.items()
-    ),
-    *(
-        Row("peers", "ResNet18: training epoch", "crops", "peers", peer, "ours resnet", peer.capitalize())
+        Row("training", "ResNet18: training epoch", "crops", "peers", peer, "ours resnet", peer.capitalize())
         for peer in ("lightning", "ultralytics")
     ),
     *(
@@ -93,6 +82,18 @@ ROWS = [
     Row("occlusion", "the same in float32", "crops", "occlusion", ours="ours float32", against="Captum's default"),
     Row("tuning", "tuning", "trials", "tuning", limit="alone", start="start"),
     Row("overlap", "crops that share pixels", "crops", "overlap", against="all pairs"),
+    *(
+        Row(
+            "compile",
+            f"{title}: epoch with torch.compile",
+            "crops",
+            "training",
+            f"ours {name}",
+            f"compiled {name}",
+            "without",
+        )
+        for name, title in NETWORKS.items()
+    ),
     Row("pipeline", "zips to submissions, tuned", "crops", "pipeline", goal=8),
 ]
 
@@ -139,7 +140,7 @@ def print_table(results: dict[str, Any]) -> None:
     print(
         f"\n{machine['processor']}, {machine['threads']} threads, {machine['device']}; torch {machine['torch']}; "
         f"{machine['crops']['train']:,} training and {machine['crops']['test']:,} test crops of "
-        f"{machine['crops']['of']}; medians of {machine['repeats']}\n"
+        f"{machine['crops']['of']}; medians of {machine['repeats']}, {' and '.join(ONCE)} once\n"
     )
     print(
         "ceiling: " + ", ".join(f"{name} {rate / 1e9:,.0f} {_unit(name)}" for name, rate in results["ceiling"].items())

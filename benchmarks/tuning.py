@@ -78,7 +78,8 @@ def ours(setting: Setting, crops: int | None = None) -> Job:
     settings = params().tune.model_copy(update=changes)
 
     def run() -> int:
-        tables = search(SHAPES, {}, train, validation, params().train, settings, setting.device)
+        with tempfile.TemporaryDirectory(dir=setting.folder) as kept:  # nothing to go on from
+            tables = search(SHAPES, {}, train, validation, params().train, settings, setting.device, Path(kept))
         return sum(map(len, tables.values()))
 
     return Job(run)
