@@ -17,7 +17,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import torch
 from conftest import ROOT, TINY, Clone
 
 
@@ -58,7 +57,7 @@ def certify(first: Clone, second: Clone) -> dict[str, Any]:
     return {
         "commit": git(first.path, "rev-parse", "HEAD"),
         "different": sorted(name for name in one | other if one.get(name) != other.get(name)),
-        "environment": environment(),
+        "environment": environment(first),
         "files": one,
     }
 
@@ -70,16 +69,15 @@ def hashes(clone: Clone) -> dict[str, str]:
     return {str(path.relative_to(clone.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def environment() -> dict[str, Any]:
-    """What the bytes may depend on: machine, system, Python, packages."""
-    return {
+def environment(clone: Clone) -> dict[str, Any]:
+    """What the bytes may depend on: what the pipeline wrote of it, the machine, and all that is installed."""
+    found = json.loads((clone.path / "reports/environment.json").read_text())
+    packages = {some.metadata["Name"].lower(): some.version for some in distributions()} | found["packages"]
+    return found | {
         "processor": processor(),
         "cores": os.cpu_count(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "packages": dict(sorted((some.metadata["Name"], some.version) for some in distributions())),
+        "platform": platform.platform(),
+        "packages": dict(sorted(packages.items())),
     }
 
 

@@ -17,7 +17,7 @@ TINY = {  # the whole pipeline in a minute
     "sample": {"train": 60, "test": 12, "patients": 3},
     "split": {"folds": 3},
     "cnn": {"filters": [8, 8, 16, 16]},
-    "tune": {"trials": 2, "epochs": [1]},
+    "tune": {"trials": 2, "epochs": [1], "cpus_per_trial": 2},  # one worker, which imports PyTorch once
     "train_cnn": {"epochs": 2, "final_epochs": 1},
     "train_resnet": {"epochs": 1, "final_epochs": 1},
     "robustness": {"factors": [1.0, 2.0]},
@@ -72,7 +72,7 @@ class Clone:
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
         """Run a command in the clone."""
         done = subprocess.run(
-            command, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=600
+            command, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=1800
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")

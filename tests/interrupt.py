@@ -68,7 +68,8 @@ class Repro:
             os.killpg(self.dvc.pid, signal.SIGINT)
         else:
             (self.stage[0] if victim == "stage" else self.dvc).kill()
-        _, alive = psutil.wait_procs(family, timeout=60)
+        # After a kill Ray's agents try for a minute to tell a head that is gone, too; then they end.
+        _, alive = psutil.wait_procs(family, timeout=180)
         return [" ".join(process.cmdline()) for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 

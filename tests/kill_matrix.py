@@ -38,7 +38,6 @@ MOMENTS = [
     ("tune", "trials.safetensors", "stage"),
     ("train_cnn", "training.safetensors", "stage"),
     ("train_cnn", "final.safetensors", "dvc"),
-    ("train_resnet", 0.3, "dvc"),
     ("train_resnet", "training.safetensors", "stage"),
     ("train_resnet", "training.safetensors", "dvc"),
     ("train_folds", "cnn_0.safetensors", "dvc"),
@@ -48,6 +47,7 @@ MOMENTS = [
     ("crossval", 0.9, "dvc"),
     ("explain", 0.8, "stage"),
     ("submit", 0.9, "dvc"),
+    ("report", 0.5, "stage"),
 ]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from certificate import certify
 from conftest import clone_project
 from interrupt import Repro, leftovers
@@ -19,7 +18,7 @@ VICTIMS = {  # who is hit once that file of data/.resume is written
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> SimpleNamespace:
+def seen(finished, tmp_path_factory) -> SimpleNamespace:  # with the one it is compared to, or two processes make it
     """The clone, what was seen at each interruption, at a `dvc repro` beside another one, and at the last one."""
     folder = tmp_path_factory.mktemp("interrupted") / "project"
     folder.mkdir()
@@ -51,7 +50,7 @@ def test_ctrl_c_ends_with_one_line_and_leaves_neither_half_a_file_nor_a_trace_of
 
 
 def test_a_dvc_beside_another_one_says_who_is_at_work(seen):
-    assert seen.second.returncode != 0
+    assert seen.second.returncode == 255
     assert f"(PID {seen.hits['Ctrl-C'].dvc})" in seen.second.stderr
 
 
@@ -91,5 +90,7 @@ def test_the_certificate_says_what_differs_and_where_it_was_made(seen, finished)
         table.write_text(original)
         (seen.clone.path / "reports/new.json").unlink()
     assert certificate["different"] == ["reports/metrics_cnn.json", "reports/new.json"]
-    assert certificate["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
+    environment = certificate["environment"]
+    assert environment["threads"] == 2 and environment["processor"]
+    assert {"torch", "sympy", "pillow"} <= environment["packages"].keys()  # sympy: what PyTorch asks for
     assert json.loads(json.dumps(certificate)) == certificate

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nuclei.crops import Labelled
+from nuclei.device import Place
 from nuclei.errors import InputError
 from nuclei.fit import fit, keep_best
 from nuclei.models import ResNet18, SmallCNN, build
@@ -14,6 +15,7 @@ from nuclei.temperature import fit_temperature
 from nuclei.train import plan, train
 
 CPU = torch.device("cpu")
+PLACE = Place("cpu", torch.get_num_threads())
 TUNED = {"lr": 0.01, "batch_size": 16, "widths": [8, 12]}
 PARAMS = load_params(Path("params.yaml"))
 PARAMS = PARAMS.model_copy(
@@ -54,7 +56,7 @@ def test_each_network_has_its_own_shape_and_start():
 
 def test_a_trained_model_is_the_best_epoch_with_a_temperature_of_the_validation_crops():
     how, fitting, validation = plan("cnn", PARAMS, TUNED, {}), labelled(32, 0), labelled(16, 1)
-    model, curves, best = train(how, fitting, validation, CPU)
+    model, curves, best = train(how, fitting, validation, PLACE)
     network = build(how.architecture, seed=3)
     expected, kept = keep_best(fit(network, fitting, validation, how.recipe, CPU), how.patience)
     assert curves.to_dict("records") == expected and best.number == kept.number
@@ -66,4 +68,4 @@ def test_a_trained_model_is_the_best_epoch_with_a_temperature_of_the_validation_
 def test_a_resnet_starts_from_its_pretrained_weights():
     how = plan("resnet", PARAMS, TUNED, {"conv1.weight": torch.zeros(64, 3, 7, 7)})
     with pytest.raises(InputError, match=r"bn1\.weight is missing"):
-        train(how, labelled(16, 0), labelled(8, 1), CPU)
+        train(how, labelled(16, 0), labelled(8, 1), PLACE)
