@@ -44,8 +44,8 @@ class Repro:
     @property
     def stage(self) -> tuple[psutil.Process, str] | None:
         """The process that runs a stage now, and the stage's command."""
-        for child in self.dvc.children():
-            with suppress(psutil.Error):  # it may end at any moment
+        with suppress(psutil.Error):  # each of them may end at any moment
+            for child in self.dvc.children():
                 command = " ".join(child.cmdline()[2:])
                 if command.startswith("stages."):
                     return child, command
@@ -63,11 +63,14 @@ class Repro:
 
     def interrupt(self, victim: str) -> list[str]:
         """Kill "dvc" or "stage" with SIGKILL, or press "Ctrl-C"; return what is left of the processes after that."""
+        if self.dvc.poll() is not None:
+            return []
         family = [self.dvc, *self.dvc.children(recursive=True)]
         if victim == "Ctrl-C":
             os.killpg(self.dvc.pid, signal.SIGINT)
         else:
-            (self.stage[0] if victim == "stage" else self.dvc).kill()
+            running = self.stage if victim == "stage" else None
+            (running[0] if running else self.dvc).kill()
         # After a kill Ray's agents try for a minute to tell a head that is gone, too; then they end.
         _, alive = psutil.wait_procs(family, timeout=180)
         return [" ".join(process.cmdline()) for process in alive if process.status() != psutil.STATUS_ZOMBIE]
