@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ from nuclei.errors import InputError
 BLOCK = 256  # crops that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
 BLOCKS_A_WORKER = 2  # the next one arrives while one is computed
 EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with a frame of this kind an HTTP/2 connection starts
+STARTS = 3  # of a Ray that is too slow to start
 HEAD_SILENT = 30  # seconds until a head that does not answer is given up
 WATCH = 2  # seconds between two questions
 
@@ -72,17 +74,7 @@ def _join() -> str:
     else:
         _check_port()
     try:
-        # With a working_dir, be it empty, Ray leaves this process's folders off the workers' path: a machine that has
-        # folders of that name would import from there, and not the package that travels.
-        with tempfile.TemporaryDirectory() as empty:
-            package = {"working_dir": empty, "py_modules": [str(Path(nuclei.__file__).parent)]}
-            there = ray.init(
-                address=address or "local",
-                runtime_env=package if address else None,
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+        there = _start(address)
     except Exception as error:  # Ray has no class of its own for what goes wrong here
         reason = " ".join(str(error).split())[:300]
         if not address:
@@ -98,6 +90,30 @@ def _join() -> str:
         head = ray.get_runtime_context().gcs_address
         threading.Thread(target=_watch, args=[head], daemon=True).start()
     return there.address_info["session_dir"]
+
+
+def _start(address: str | None) -> Any:
+    """Call ray.init; again where a busy machine, with two pipelines for instance, was too slow for Ray."""
+    import ray
+
+    for attempt in count(1):
+        # With a working_dir, be it empty, Ray leaves this process's folders off the workers' path: a machine that has
+        # folders of that name would import from there, and not the package that travels.
+        with tempfile.TemporaryDirectory() as empty:
+            package = {"working_dir": empty, "py_modules": [str(Path(nuclei.__file__).parent)]}
+            try:
+                return ray.init(
+                    address=address or "local",
+                    runtime_env=package if address else None,
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
+            except Exception as error:
+                if attempt == STARTS or "timed out during startup" not in str(error):
+                    raise
+                print("Ray did not start within half a minute: once more", flush=True)
+                ray.shutdown()
 
 
 def _check_port() -> None:
