@@ -19,9 +19,3 @@ def test_the_benchmark_prints_a_table_of_the_question_that_was_asked(tmp_path: P
     assert row["ratio"].strip("*x") != "" and float(row["ratio"].strip("*x")) > 0
     assert row["share of the limit"].endswith("% of decoding alone")
     assert not list(tmp_path.iterdir())  # results are written when every question was asked
-
-
-def test_a_question_that_there_is_not_is_named(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "trainings"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "no question trainings: choose from decoding, training," in done.stderr
