@@ -32,13 +32,9 @@ TINY = {  # the whole pipeline in a minute
 }
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process what shares the finished pipeline, which starts first, and otherwise the tests of a file."""
+    """Start with what needs a finished pipeline: the longest tests. Each process runs whole files."""
     items.sort(key=lambda item: "finished" not in item.fixturenames)
-    for item in items:
-        group = "pipeline" if "finished" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def change_params(path: Path, changes: dict) -> None:
