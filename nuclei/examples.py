@@ -53,6 +53,13 @@ def worst_errors(labels: np.ndarray, probabilities: np.ndarray, crops: int) -> n
 
     labels: int (N,); probabilities: float (models, N, K)
     """
-    wrong = probabilities.argmax(axis=2) != labels
-    sureness = np.where(wrong, probabilities.max(axis=2), 0).max(axis=0)
-    return np.argsort(-sureness, kind="stable")[: min(crops, np.count_nonzero(sureness))]
+    return surest_errors(labels, probabilities.argmax(axis=2), probabilities.max(axis=2))[:crops]
+
+
+def surest_errors(labels: np.ndarray, guesses: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+    """Rank the crops that any model gets wrong: rows, int (M,), those first where one is surest of a wrong class.
+
+    labels: int (N,); guesses: int (models, N), the class of each; confidences: float (models, N), above 0
+    """
+    sureness = np.where(guesses != labels, confidences, 0).max(axis=0)
+    return np.argsort(-sureness, kind="stable")[: np.count_nonzero(sureness)]

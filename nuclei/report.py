@@ -18,6 +18,7 @@ from markupsafe import Markup
 from safetensors import safe_open
 
 from nuclei.classes import CLASSES
+from nuclei.examples import surest_errors
 from nuclei.files import NAMES, read_csv
 from nuclei.inline import inline_crop, inline_file
 from nuclei.params import Params
@@ -134,8 +135,6 @@ def wrong_predictions(predictions: Mapping[str, pd.DataFrame]) -> list[Wrong]:
     names, labels = tables[0]["Filename"], tables[0]["Label"].to_numpy()
     guesses = np.stack([table["Predicted"] for table in tables])
     chances = np.stack([table.filter(like="Probability").max(axis=1) for table in tables])
-    sureness = np.where(guesses != labels, chances, 0).max(axis=0)
-    order = np.argsort(-sureness, kind="stable")[: np.count_nonzero(sureness)]
     return [
         Wrong(
             names[row],
@@ -145,7 +144,7 @@ def wrong_predictions(predictions: Mapping[str, pd.DataFrame]) -> list[Wrong]:
                 for model, guess, chance in zip(predictions, guesses, chances, strict=True)
             },
         )
-        for row in order
+        for row in surest_errors(labels, guesses, chances)
     ]
 
 
