@@ -18,6 +18,7 @@ from tqdm import tqdm
 from benchmarks.measure import measure
 from benchmarks.report import ONCE, ROWS, Row, plot_results, print_table, summarise
 from benchmarks.setting import PROJECT, Setting, prepare
+from nuclei.environment import processor
 from nuclei.files import write_json
 from nuclei.plots import save_figure
 
@@ -169,10 +170,8 @@ def measure_growth(setting: Setting, sizes: tuple[int, ...]) -> dict[str, list[d
 
 
 def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "bfloat16": [name for name, there in torch.cpu.get_capabilities().items() if "bf16" in name and there],
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",

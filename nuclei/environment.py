@@ -3,6 +3,7 @@
 import platform
 import re
 from importlib.metadata import requires, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from nuclei.device import uses_bfloat16
 
 
 def describe_environment(device: torch.device, threads: int, precision: str) -> dict[str, Any]:
-    """Name the processor, the device, and the versions of Python and of every package that this one asks for.
+    """Name the kind of processor, the device, and the versions of Python and of every package that this one asks for.
 
     precision: as in `autocast`; the one that it comes to is named
     """
@@ -24,3 +25,12 @@ def describe_environment(device: torch.device, threads: int, precision: str) -> 
         "python": platform.python_version(),
         "packages": {name: version(name) for name in names} | {"torch": str(torch.__version__)},  # CPU or CUDA
     }
+
+
+def processor() -> str:
+    """Name the processor of this machine; Linux alone tells, but Python does not ask it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

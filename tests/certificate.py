@@ -19,6 +19,8 @@ from typing import Any
 
 from conftest import ROOT, TINY, Clone
 
+from nuclei.environment import processor
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,15 +81,6 @@ def environment(clone: Clone) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": dict(sorted(packages.items())),
     }
-
-
-def processor() -> str:
-    """The processor's name; Linux alone knows it, but Python does not ask."""
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":
