@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from nuclei.classes import CLASSES
 from nuclei.errors import InputError, run
 
 SETS = {
@@ -119,8 +120,7 @@ def predict(args: argparse.Namespace) -> None:
     else:
         labels = predict_crops(classifier, args.input, args.mpp or MPP, paths[0])
         paths = paths[:1]
-    counts = [f"{(labels == label).sum():,} {name}" for label, name in enumerate(classifier.classes)]
-    print(f"{args.input}: {', '.join(counts)}; written: {', '.join(map(str, paths))}")
+    print(f"{args.input}: {_count(labels)}; written: {', '.join(map(str, paths))}")
 
 
 def export(args: argparse.Namespace) -> None:
@@ -143,7 +143,6 @@ def import_set(args: argparse.Namespace) -> None:
 
     groups.csv comes with them: the tile, or the patient, of each crop.
     """
-    from nuclei.classes import CLASSES
     from nuclei.datasets.consep import import_consep
     from nuclei.datasets.nucls import import_nucls
     from nuclei.datasets.pannuke import import_pannuke
@@ -158,8 +157,12 @@ def import_set(args: argparse.Namespace) -> None:
     else:
         table = import_pannuke(args.archives, args.out, args.seed, args.tissue)
     for role, crops in table.groupby("role"):
-        counts = [f"{(crops.label == label).sum():,} {name}" for label, name in enumerate(CLASSES)]
-        print(f"{args.out}, {role}: {', '.join(counts)}")
+        print(f"{args.out}, {role}: {_count(crops.label)}")
+
+
+def _count(labels: Any) -> str:
+    """Say how many there are of each class; labels: an array or column of int."""
+    return ", ".join(f"{(labels == label).sum():,} {name}" for label, name in enumerate(CLASSES))
 
 
 def _require_writable(folder: Path) -> None:

@@ -32,7 +32,6 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; put it in the place of `path` on success, remove it on any error."""
     with _beside(path) as temporary:
         try:
-            shutil.rmtree(temporary, ignore_errors=True)  # of a killed run whose process had the same number
             temporary.mkdir()
             yield temporary
             shutil.rmtree(path, ignore_errors=True)

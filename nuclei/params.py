@@ -204,9 +204,7 @@ class Predict(Section):
 
 
 class Report(Section):
-    crops: Annotated[
-        int, Field(ge=0, le=10_000)
-    ]  # wrong predictions on the page, at most, and as many labels to review
+    crops: Annotated[int, Field(ge=0, le=10_000)]  # wrong predictions on the page, and labels to review, at most
 
 
 class Params(Section):
