@@ -28,6 +28,8 @@ class Repro:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # A shell has its background jobs ignore Ctrl-C, and what they start: a suite run with "&", for one.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     def __enter__(self) -> "Repro":
