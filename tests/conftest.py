@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 # Two test processes share the cores: threads that wait must not spin. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -31,10 +32,18 @@ TINY = {  # the whole pipeline in a minute
     },
 }
 
+LONGEST = ("test_interrupt", "test_pipeline", "test_cluster")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with what needs a finished pipeline: the longest tests. Each process runs whole files."""
-    items.sort(key=lambda item: "finished" not in item.fixturenames)
+    """Start with the longest files, then those that need a finished pipeline. Each process runs whole files."""
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.stem in LONGEST:
+            return LONGEST.index(item.path.stem)
+        return len(LONGEST) + ("finished" not in item.fixturenames)
+
+    items.sort(key=rank)
 
 
 def change_params(path: Path, changes: dict) -> None:
@@ -122,9 +131,21 @@ def new_clone(tmp_path: Path) -> Callable[[], Clone]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which `dvc repro` has run on a tiny sample. Tests that change it put it back."""
-    clone = clone_project(tmp_path_factory.mktemp("project"))
-    clone.first_repro = clone.run("dvc", "repro")
-    clone.commit()
-    return clone
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
+    """A clone in which `dvc repro` has run on a tiny sample. Tests that change it put it back.
+
+    The first test process that needs it makes it; each works with a copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    common = base if worker_id == "master" else base.parent
+    made, log = common / "finished", common / "finished.log"
+    with FileLock(common / "finished.lock"):
+        if not made.exists():
+            clone = clone_project(tmp_path_factory.mktemp("project"))
+            log.write_text(clone.run("dvc", "repro").stdout)
+            clone.commit()
+            clone.path.rename(made)
+    copy = Clone(tmp_path_factory.mktemp("finished") / "project")
+    shutil.copytree(made, copy.path, symlinks=True)
+    copy.first_output = log.read_text()
+    return copy

@@ -18,7 +18,7 @@ VICTIMS = {  # who is hit once that file of data/.resume is written
 
 
 @pytest.fixture(scope="module")
-def seen(finished, tmp_path_factory) -> SimpleNamespace:  # with the one it is compared to, or two processes make it
+def seen(tmp_path_factory) -> SimpleNamespace:
     """The clone, what was seen at each interruption, at a `dvc repro` beside another one, and at the last one."""
     folder = tmp_path_factory.mktemp("interrupted") / "project"
     folder.mkdir()
