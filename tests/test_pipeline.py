@@ -100,13 +100,15 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(finished, change, ex
 
 def test_lr_on_the_command_line_trains_both_models_and_nothing_before_them(finished):
     changes = ("-S", "lr=0.0005", "-S", "epochs=1")
-    out = finished.run("dvc", "exp", "run", "-n", "low-lr", *changes, "train_cnn", "train_resnet").stdout
-    assert re.findall("Running stage '(.+)'", out) == ["train_cnn", "train_resnet"]
-    assert reruns(finished) == AFTER_TRAINING | FOLDS | {"report"}
-    curves = pd.read_csv(finished.path / "reports" / "curves_resnet.csv")
-    assert len(curves) == 1
-    finished.run("git", "checkout", ".")
-    finished.run("dvc", "checkout")
+    try:
+        out = finished.run("dvc", "exp", "run", "-n", "low-lr", *changes, "train_cnn", "train_resnet").stdout
+        assert sorted(re.findall("Running stage '(.+)'", out)) == ["train_cnn", "train_resnet"]
+        assert reruns(finished) == AFTER_TRAINING | FOLDS | {"report"}
+        curves = pd.read_csv(finished.path / "reports" / "curves_resnet.csv")
+        assert len(curves) == 1
+    finally:
+        finished.run("git", "checkout", ".")
+        finished.run("dvc", "checkout")
 
 
 def test_metrics_diff_compares_the_two_models(finished):
