@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 from conftest import Clone
@@ -46,22 +47,22 @@ class Repro:
     @property
     def stage(self) -> tuple[psutil.Process, str] | None:
         """The process that runs a stage now, and the stage's command."""
-        with suppress(psutil.Error):  # each of them may end at any moment
-            for child in self.dvc.children():
+        for child in self.dvc.children():
+            with suppress(psutil.Error):  # each of them may end at any moment, or have ended and not be waited for yet
                 command = " ".join(child.cmdline()[2:])
                 if command.startswith("stages."):
                     return child, command
         return None
 
-    def wait_until(self, happened: Callable[[], object]) -> bool:
-        """Wait until `happened` gives something; say whether it did before `dvc repro` ended."""
+    def wait_until(self, happened: Callable[[], Any]) -> Any:
+        """Wait until `happened` gives something, and return that; None if `dvc repro` ended before."""
         start = time.monotonic()
-        while not happened():
+        while not (found := happened()):
             if self.dvc.poll() is not None:
-                return False
+                return None
             assert time.monotonic() - start < PATIENCE, self.output
             time.sleep(0.01)
-        return True
+        return found
 
     def interrupt(self, victim: str) -> list[str]:
         """Kill "dvc" or "stage" with SIGKILL, or press "Ctrl-C"; return what is left of the processes after that."""

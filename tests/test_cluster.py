@@ -26,6 +26,7 @@ import ray
 import torch
 from conftest import ROOT
 from ray._private.authentication_test_utils import reset_auth_token_state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nuclei.attribution import attribute, occlusion
 from nuclei.cluster import map_crops, ray_cluster, stream
@@ -138,6 +139,24 @@ class Cluster:
 
     def alive(self) -> int:
         return sum(node["Alive"] for node in ray.nodes())
+
+    def head_id(self) -> str:
+        (head,) = [node["NodeID"] for node in ray.nodes() if "node:__internal_head__" in node["Resources"]]
+        return head
+
+    def keep_head_busy(self, until: Callable[[], bool]) -> ray.ObjectRef:
+        """Take the head's CPU, from now until something holds; return what to wait for."""
+        begun = self.folder / f"busy{time.monotonic_ns()}"
+
+        @ray.remote(num_cpus=1, scheduling_strategy=NodeAffinitySchedulingStrategy(self.head_id(), soft=False))
+        def work():
+            begun.touch()
+            while not until():
+                time.sleep(0.1)
+
+        working = work.remote()
+        self.wait(begun.exists)
+        return working
 
     def second(self) -> Node:
         """Return a node beside the head; start one where there is none."""
@@ -259,10 +278,9 @@ def test_what_a_worker_says_of_bad_input_reaches_the_user(cluster):
 
 
 def test_predictions_go_on_when_a_machine_is_lost(cluster, tmp_path):
-    second, lost = cluster.second(), tmp_path / "lost"
+    second, head, lost = cluster.second(), cluster.head_id(), tmp_path / "lost"
     network, crops = build(SHAPE, seed=0), labelled(160).crops
     predict = partial(predict_logits, network, precision="float32")
-    (head,) = [node["NodeID"] for node in ray.nodes() if "node:__internal_head__" in node["Resources"]]
 
     def predict_then(block, device):  # the second never comes to it, the head only then
         while ray.get_runtime_context().get_node_id() != head or not lost.exists():
@@ -297,10 +315,12 @@ def test_a_search_that_loses_a_machine_finds_the_same(cluster, tmp_path):
     second = cluster.second()
     settings = PARAMS.tune.model_copy(update={"trials": 3, "epochs": [1], "batch_size": [8], "widths": [8, 16]})
     train, validation = labelled(32), labelled(16, seed=1)
-    killer = cluster.kill_at_work(second, "ray::ImplicitFunc")
+    lost = tmp_path / "lost"
+    busy = cluster.keep_head_busy(until=lost.exists)  # the first trial goes to the second
+    killer = cluster.kill_at_work(second, "ray::ImplicitFunc", then=lost.touch)
     table = search({"cnn": SHAPE}, {}, train, validation, TRAIN, settings, "cpu", tmp_path)["cnn"]
     killer.join()
-    assert second.process.poll() is not None
+    ray.get(busy)
     drawn = {trial["trial"]: trial for trial in draw_trials("cnn", settings, tune_widths=True)}
     for row in table.to_dict("records"):
         trial = drawn[row["trial"]]

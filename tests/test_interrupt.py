@@ -28,8 +28,9 @@ def seen(tmp_path_factory) -> SimpleNamespace:
             if victim == "Ctrl-C":
                 run.wait_until(lambda run=run: "Running stage 'tune'" in run.output)
                 second = clone.run("dvc", "repro", check=False)
-            assert run.wait_until((folder / "data/.resume" / file).exists), run.output
-            stage, _ = run.stage
+            at_work = run.wait_until(lambda run=run, file=file: (folder / "data/.resume" / file).exists() and run.stage)
+            assert at_work, run.output
+            stage, _ = at_work
             left = run.interrupt(victim)
             hits[victim] = SimpleNamespace(
                 dvc=run.dvc.pid, stage=stage.pid, left=left, output=run.output, files=leftovers(folder)
