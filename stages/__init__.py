@@ -1,15 +1,37 @@
 """One script a stage. `python -m stages.NAME` runs it from the project's folder, as DVC does."""
 
-import ctypes
 import os
 import signal
 import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
+import psutil
 
-# A stage whose DVC was killed would go on beside the next one. Asked for here, before a script's imports take seconds.
-if sys.platform == "linux" and sys.argv[0] == "-m":
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+POLL = 0.1  # seconds
+
+
+def _end_with_dvc() -> None:
+    """Kill this process once DVC is gone: it would go on beside the next `dvc repro`.
+
+    DVC starts a stage by the shell of the environment (`dvc.stage.run`). bash makes room for the stage, dash, the
+    /bin/sh of Debian, stays between the two.
+    """
+    with suppress(psutil.NoSuchProcess):
+        child = psutil.Process()
+        if child.parent().name() == Path(os.environ.get("SHELL") or "/bin/sh").name:
+            child = child.parent()
+        dvc = child.ppid()
+        while child.ppid() == dvc:
+            time.sleep(POLL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Asked for here, before a script's imports take seconds.
+if sys.argv[0] == "-m" and "DVC_STAGE" in os.environ:
+    threading.Thread(target=_end_with_dvc, daemon=True).start()
 
 # Threads that wait for work sleep: spinning ones slow everything down twentyfold where two programs share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -16,7 +16,7 @@ PATIENCE = 900  # seconds for anything to happen, on however busy a machine
 
 
 class Repro:
-    """`dvc repro` as a terminal runs it: a process group of its own, output line by line."""
+    """`dvc repro` as a terminal runs it: a process group of its own, output line by line; stages by a plain shell."""
 
     def __init__(self, clone: Clone, *options: str):
         self.clone = clone
@@ -25,7 +25,7 @@ class Repro:
             self.dvc = psutil.Popen(
                 ["dvc", "repro", *options],
                 cwd=clone.path,
-                env=clone.environment | {"PYTHONUNBUFFERED": "1"},
+                env=clone.environment | {"PYTHONUNBUFFERED": "1", "SHELL": "/bin/sh"},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -47,7 +47,7 @@ class Repro:
     @property
     def stage(self) -> tuple[psutil.Process, str] | None:
         """The process that runs a stage now, and the stage's command."""
-        for child in self.dvc.children():
+        for child in self.dvc.children(recursive=True):  # a shell may stand between the two
             with suppress(psutil.Error):  # each of them may end at any moment, or have ended and not be waited for yet
                 command = " ".join(child.cmdline()[2:])
                 if command.startswith("stages."):
