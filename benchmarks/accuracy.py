@@ -89,16 +89,21 @@ def measure_accuracy(setting: Setting, raw: Path | None, size: Size) -> list[dic
 
 def split(setting: Setting) -> Parts:
     """Split the crops by overlap, with the project's parameters."""
+    _, folds = group_and_fold(setting)
+    order = np.random.default_rng(0).permutation(len(folds))
+    return Parts(*(order[np.isin(folds[order], members)] for members in roles(params().split.folds)))
+
+
+def group_and_fold(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """Return the group of each training crop, which share pixels, and its fold: int (N,) both."""
     chosen, overlap, index = params().split, params().overlap, setting.index("train")
     crops = open_crops(setting.crops, "train")
     pairs = overlapping_pairs(crops, window=overlap.window, border=overlap.border, threads=setting.threads)
     given = index["Group"].to_numpy() if "Group" in index else np.arange(len(index))
-    folds = assign_folds(
-        index["Label"].to_numpy(), merge_groups(groups(pairs, len(index)), given), chosen.folds, chosen.seed
-    )
+    group = merge_groups(groups(pairs, len(index)), given)
+    folds = assign_folds(index["Label"].to_numpy(), group, chosen.folds, chosen.seed)
     check_folds(pairs, folds, index["Filename"].to_numpy())
-    order = np.random.default_rng(0).permutation(len(index))
-    return Parts(*(order[np.isin(folds[order], members)] for members in roles(chosen.folds)))
+    return group, folds
 
 
 def train_seed(network: str, setting: Setting, parts: Parts, epochs: int, number: int) -> dict[str, Any]:

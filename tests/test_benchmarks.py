@@ -5,6 +5,9 @@ from pathlib import Path
 
 from conftest import ROOT
 
+from nuclei.params import Sample
+from nuclei.sample import write_sample
+
 
 def test_the_benchmark_prints_a_table_of_the_question_that_was_asked(tmp_path: Path) -> None:
     command = "-m", "benchmarks", "--quick", "--train", "20", "--test", "4", "--out", str(tmp_path), "decoding"
@@ -19,3 +22,17 @@ def test_the_benchmark_prints_a_table_of_the_question_that_was_asked(tmp_path: P
     assert row["ratio"].strip("*x") != "" and float(row["ratio"].strip("*x")) > 0
     assert row["share of the limit"].endswith("% of decoding alone")
     assert not list(tmp_path.iterdir())  # results are written when every question was asked
+
+
+def test_each_change_is_compared_with_the_parameters_as_they_are(tmp_path: Path) -> None:
+    write_sample(tmp_path, Sample(seed=0, train=100, test=4, patients=8))
+    changes = "the middle 60 x 60 pixels only", "first trained without labels"
+    command = "-m", "benchmarks.generalisation", "--raw", str(tmp_path), "--epochs", "1", "--threads", "1", *changes
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:2] == "| "]
+    assert [row[0] for row in table] == ["", "as in params.yaml", *changes]
+    assert table[1][3:] == ["", ""]
+    for row in table[2:]:
+        before, after, difference = (float(cell.split()[0]) for cell in (table[1][1], row[1], row[3]))
+        assert abs(after - before - difference) < 0.0016  # each is rounded
