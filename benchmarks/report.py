@@ -151,7 +151,7 @@ def print_table(results: dict[str, Any]) -> None:
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for line in results["rows"]:
         limit = f"{line['share_of_limit']:.0%} of {line['limit']}" if line["share_of_limit"] else ""
-        rates = (f"{line[whose]:,.3g} {line['unit']}/s" for whose in ("theirs", "ours"))
+        rates = (f"{_short(line[whose])} {line['unit']}/s" for whose in ("theirs", "ours"))
         memory = (f"{line[whose] / 2**30:.1f} GB" for whose in ("memory_theirs", "memory_ours"))
         goal = f"{line['goal']}x" if line["goal"] else ""
         cells = line["title"], line["against"], *rates, f"**{line['ratio']:.1f}x**", goal, f"{line['cpu_ratio']:.1f}x"
@@ -161,8 +161,12 @@ def print_table(results: dict[str, Any]) -> None:
         print("\n| milliseconds a crop, memory at | " + " | ".join(f"{size:,} crops" for size in sizes) + " |")
         print("|---" + "|--:" * len(sizes) + "|")
         for name, runs in results["growth"].items():
-            cells = (f"{1000 * run['seconds'] / run['crops']:.2f}, {run['memory'] / 2**30:.2f} GB" for run in runs)
+            cells = (f"{1000 * run['seconds'] / run['units']:.2f}, {run['memory'] / 2**30:.2f} GB" for run in runs)
             print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _unit(name: str) -> str:
@@ -177,10 +181,9 @@ def plot_results(results: dict[str, Any]) -> Figure:
     upper, lower = right.subplots(2, sharex=True)
     for name, runs in results["growth"].items():
         sizes = [run["crops"] for run in runs]
-        upper.plot(sizes, [1000 * run["seconds"] / run["crops"] for run in runs], marker="o", label=name)
+        upper.plot(sizes, [1000 * run["seconds"] / run["units"] for run in runs], marker="o", label=name)
         lower.plot(sizes, [run["memory"] / 2**30 for run in runs], marker="o")
-    upper.set(title="time a crop, ms", xscale="log", yscale="log")
-    upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    upper.set(title="time a crop, ms", xscale="log", ylim=(0, None))
     lower.set(title="memory above the interpreter's, GB", xlabel="crops", ylim=(0, None))
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     figure.legend(*upper.get_legend_handles_labels(), loc="outside lower right", ncols=2)
