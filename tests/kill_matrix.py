@@ -63,10 +63,11 @@ def main() -> None:
             print(rows[-1], flush=True)
         last = Repro(killed)
         exit_code = last.dvc.wait()
+        outputs.append(last.output)
         different = certify(undisturbed, killed)["different"]
         stages = [yaml.safe_load((clone.path / "dvc.lock").read_text())["stages"] for clone in (undisturbed, killed)]
 
-    for row, output in zip(rows, [*outputs[1:], last.output], strict=True):
+    for row, output in zip(rows, outputs[1:], strict=True):
         row["then"] = what_became_of(row["stage"], output)
         row["same bytes"] = stages[0][row["stage"]] == stages[1].get(row["stage"])
     print(pd.DataFrame(rows, index=range(1, len(rows) + 1)).to_string())
