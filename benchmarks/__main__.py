@@ -164,7 +164,8 @@ def measure_growth(setting: Setting, sizes: tuple[int, ...]) -> dict[str, list[d
         growth.enlarge(setting, folder, crops)
         for name, measured in grown.items():
             figures = measure("growth", name, replace(setting, folder=folder))
-            measured.append({"crops": crops} | {key: figures[key] for key in ("seconds", "cpu_seconds", "units", "memory")})
+            kept = ("seconds", "cpu_seconds", "units", "memory")
+            measured.append({"crops": crops} | {key: figures[key] for key in kept})
         shutil.rmtree(folder)
     return grown
 

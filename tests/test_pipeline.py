@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def outputs(stage: dict) -> set[str]:
 
 def reruns(clone: Clone) -> set[str]:
     """Stages that the next `dvc repro` runs: those that `dvc status` names, and all that read what they write."""
-    with Repo(clone.path) as repo:  # in this process: as a command it takes two seconds, nearly all to start
+    with chdir(clone.path), Repo() as repo:  # in this process: as a command it takes two seconds, nearly all to start
         stages = set(repo.status())
     written = {name: outputs(stage) for name, stage in STAGES.items()}
     while True:
