@@ -91,7 +91,7 @@ CHANGES = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.generalisation", description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, help="a folder with the four files")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("changes", nargs="*", metavar="CHANGE", help=f"some of {', '.join(CHANGES)}")
