@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -124,7 +124,7 @@ def plot_reliability(curves: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) ->
             size = 200 * table["crops"] / table["crops"].sum()
             ax.scatter(table["confidence"], table["accuracy"], s=5 + size, color=COLOURS[model], alpha=0.5)
         ax.set(xlabel="confidence", ylabel="accuracy", title=TITLES[model], xlim=(0, 1.02), ylim=(0, 1.02))
-        ax.legend(frameon=False, loc="upper left")
+        ax.legend(frameon=False, loc="lower right")  # where no crop should be: sure and wrong
         ax.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -180,10 +180,12 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     for ax, (model, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         for rung, some in table.groupby("rung"):
-            label = f"{some['epochs'].iloc[0]} epochs"
+            label = f"epochs: {some['epochs'].iloc[0]}"
             ax.scatter(some["lr"], some["validation_loss"], s=30 * (rung + 1), alpha=0.8, label=label)
         ax.set(xscale="log", xlabel="peak learning rate", ylabel="validation loss", title=TITLES[model])
-        ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.legend(frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
     return figure
