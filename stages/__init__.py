@@ -21,10 +21,10 @@ def _end_with_dvc() -> None:
     """
     with suppress(psutil.NoSuchProcess):
         child = psutil.Process()
-        if child.parent().name() == Path(os.environ.get("SHELL") or "/bin/sh").name:
-            child = child.parent()
-        dvc = child.ppid()
-        while child.ppid() == dvc:
+        parent = child.parent()
+        if parent and parent.name() == Path(os.environ.get("SHELL") or "/bin/sh").name:
+            child, parent = parent, parent.parent()
+        while parent and child.ppid() == parent.pid:
             time.sleep(POLL)
     os.kill(os.getpid(), signal.SIGKILL)
 
