@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ from tqdm import tqdm
 from benchmarks.accuracy import group_and_fold
 from benchmarks.setting import Setting, params
 from nuclei.archive import unpack
-from nuclei.crops import MEAN, Labelled, draw_augmentation, normalise, open_crops
+from nuclei.classes import CLASSES
+from nuclei.crops import MEAN, draw_augmentation, normalise, open_crops, select
 from nuclei.device import autocast, choose_device
 from nuclei.fit import Recipe, fit, keep_best
 from nuclei.folds import roles
@@ -103,48 +105,51 @@ def main() -> None:
         unpack(options.raw, setting.crops, channels=3)
         group, folds = group_and_fold(setting)
         crops = open_crops(setting.crops, "train")
-        labels = setting.index("train")["Label"].to_numpy(np.int64)
+        split = setting.index("train").assign(Fold=folds)
+        labels = split["Label"].to_numpy()
         resamples = draw_resamples(group, params().evaluate.resamples, params().evaluate.seed)
         print(f"{len(labels):,} crops, {resamples.shape[1]} groups, {options.epochs} epochs on each fold\n")
         print("| | accuracy | balanced accuracy | accuracy, difference | balanced accuracy, difference |")
         print("|---|---|---|---|---|", flush=True)
         before = None
         for name in dict.fromkeys([BASE, *(options.changes or CHANGES)]):
-            probabilities = hold_out_each(name, Labelled(crops, labels), folds, options.epochs, setting)
+            probabilities = hold_out_each(name, crops, split, options.epochs, setting)
             print(describe(name, labels, probabilities, before, group, resamples), flush=True)
             before = probabilities if before is None else before
 
 
-def hold_out_each(name: str, data: Labelled, folds: np.ndarray, epochs: int, setting: Setting) -> np.ndarray:
-    """Return probabilities (N, K) of each crop by the network that its fold was held out of."""
+def hold_out_each(name: str, crops: np.ndarray, split: pd.DataFrame, epochs: int, setting: Setting) -> np.ndarray:
+    """Return probabilities (N, K) of each crop by the network that its fold was held out of.
+
+    split: Label and Fold of each of `crops`
+    """
     change, device = CHANGES[name], choose_device(setting.device, setting.threads)
     train = params().train.model_copy(update=dict(change.train))
     recipe = Recipe(LR, BATCH_SIZE, epochs, seed=0, ema=0.0, train=train)
-    crops = change.prepare(data.crops)
-    logits = {}
-    for holdout in tqdm(range(folds.max() + 1), desc=name, unit="fold", leave=False):
-        parts = (np.flatnonzero(np.isin(folds, members)) for members in roles(folds.max() + 1, holdout))
-        training, validation, held_out = (Labelled(crops[rows], data.labels[rows]) for rows in parts)
-        network = build(SHAPE, seed=holdout).to(device)
+    crops = change.prepare(crops)
+    folds = split["Fold"].max() + 1
+    logits = np.empty((len(crops), len(CLASSES)), np.float32)
+    for fold in tqdm(range(folds), desc=name, unit="fold", leave=False):
+        training, validation, holdout = (select(crops, split, members) for members in roles(folds, fold))
+        network = build(SHAPE, seed=fold).to(device)
         if change.pretrain:
-            pretrain(network, training.crops, device)
+            pretrain(network, training.crops, device, train.precision)
         _, best = keep_best(fit(network, training, validation, recipe, device), patience=epochs)
         network.load_state_dict(best.weights)
-        logits[holdout] = predict_logits(network, held_out.crops, device, train.precision, params().predict.tta)
-    result = np.empty((len(folds), next(iter(logits.values())).shape[1]))
-    for holdout, values in logits.items():
-        result[folds == holdout] = values
-    return softmax(result)
+        logits[split["Fold"] == fold] = predict_logits(
+            network, holdout.crops, device, train.precision, params().predict.tta
+        )
+    return softmax(logits)
 
 
-def pretrain(network: nn.Sequential, crops: np.ndarray, device: torch.device) -> None:
+def pretrain(network: nn.Sequential, crops: np.ndarray, device: torch.device, precision: str) -> None:
     """Train all before the first fully connected layer: two views of a crop are to look alike, unlike other crops.
 
     Source: Chen et al. 2020, "A simple framework for contrastive learning of visual representations".
     """
-    size = next(layer.in_features for layer in network if isinstance(layer, nn.Linear))
-    body = network[: [type(layer) for layer in network].index(nn.Linear)]
-    head = nn.Sequential(nn.Linear(size, 256), nn.ReLU(), nn.Linear(256, 64)).to(device)
+    first = next(place for place, layer in enumerate(network) if isinstance(layer, nn.Linear))
+    body = network[:first]
+    head = nn.Sequential(nn.Linear(network[first].in_features, 256), nn.ReLU(), nn.Linear(256, 64)).to(device)
     optimizer = torch.optim.AdamW([*body.parameters(), *head.parameters()], LR, weight_decay=1e-4)
     zoom = v2.RandomResizedCrop(crops.shape[1], scale=(0.4, 1), ratio=(1, 1), antialias=False)
     body.train()
@@ -154,7 +159,7 @@ def pretrain(network: nn.Sequential, crops: np.ndarray, device: torch.device) ->
         views = [draw_augmentation(len(crops), dihedral=True, stain=0.4, rng=rng) for _ in range(2)]
         for rows in np.array_split(rng.permutation(len(crops)), max(len(crops) // PRETRAINING_BATCH, 1)):
             batch, of = torch.from_numpy(crops[rows]).to(device), torch.from_numpy(rows)
-            with autocast(device, params().train.precision):
+            with autocast(device, precision):
                 points = [head(body(zoom(normalise(view(batch, of).float())))) for view in views]
             loss = contrast(torch.cat(points).float())
             loss.backward()

@@ -281,7 +281,7 @@ print(*opened, sep="\\n")
     here = finished.path.resolve()
     opened = {Path(line) for line in finished.run("python", "-c", code).stdout.splitlines()}
     read = {str(path.relative_to(here)) for path in opened if path.is_relative_to(here) and path.suffix != ".pyc"}
-    read -= {"nuclei/__init__.py", "stages/__init__.py"}  # they import nothing
+    read -= {"nuclei/__init__.py", "stages/__init__.py"}  # they import nothing of the project
     read = {path for path in read if not Path(path).name.startswith(".")}
     deps = set(STAGES["report"]["deps"])
     covers = {dep: {path for path in read if path == dep or path.startswith(f"{dep}/")} for dep in deps}
