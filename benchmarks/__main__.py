@@ -18,9 +18,9 @@ from tqdm import tqdm
 from benchmarks.measure import measure
 from benchmarks.report import ONCE, ROWS, Row, plot_results, print_table, summarise
 from benchmarks.setting import PROJECT, Setting, prepare
-from nuclei.environment import processor
+from nuclei.device import processor
+from nuclei.figures import save_figure
 from nuclei.files import write_json
-from nuclei.plots import save_figure
 
 SIZES = (1_000, 4_000, 16_000, 64_000)  # crops, of the growth question
 QUESTIONS = [*dict.fromkeys(row.question for row in ROWS), "growth"]

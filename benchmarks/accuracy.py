@@ -21,16 +21,16 @@ from tqdm import tqdm
 from benchmarks import seed
 from benchmarks.setting import Setting, extract, params
 from benchmarks.training import SHAPES
-from nuclei.archive import unpack
-from nuclei.crops import Labelled, open_crops
+from nuclei.crops import Labelled, open_crops, roles
+from nuclei.data.synthetic.sample import write_sample
+from nuclei.data.unpack import unpack
 from nuclei.device import choose_device
-from nuclei.fit import Epoch, Recipe, fit, keep_best
-from nuclei.folds import assign_folds, roles
-from nuclei.leakage import check_folds, merge_groups
-from nuclei.models import build
-from nuclei.overlap import groups, overlapping_pairs
-from nuclei.predict import predict_logits
-from nuclei.sample import write_sample
+from nuclei.models.networks import build
+from nuclei.models.predict import predict_logits
+from nuclei.splitting.folds import assign_folds
+from nuclei.splitting.leakage import check_folds, merge_groups
+from nuclei.splitting.overlap import groups, overlapping_pairs
+from nuclei.training.loop import Epoch, Recipe, fit, keep_best
 
 BATCH_SIZE = 32  # of ours; the search takes it rather than 64, see reports/tuned_*.json
 LONGER = 3  # times the epochs, in a third run: what the time that is saved can be spent on

@@ -12,7 +12,7 @@ from skimage.io import imread
 
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting, extract
-from nuclei.archive import unpack
+from nuclei.data.unpack import unpack
 
 
 def seed(setting: Setting) -> Job:

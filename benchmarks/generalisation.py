@@ -23,16 +23,15 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import group_and_fold
 from benchmarks.setting import Setting, params
-from nuclei.archive import unpack
-from nuclei.classes import CLASSES
-from nuclei.crops import MEAN, draw_augmentation, normalise, open_crops, select
+from nuclei.crops import open_crops, roles, select
+from nuclei.data.unpack import unpack
 from nuclei.device import autocast, choose_device
-from nuclei.fit import Recipe, fit, keep_best
-from nuclei.folds import roles
-from nuclei.metrics import compare, draw_resamples, score, score_intervals
-from nuclei.models import SmallCNN, build
-from nuclei.predict import predict_logits
-from nuclei.temperature import softmax
+from nuclei.evaluation.metrics import compare, draw_resamples, score, score_intervals
+from nuclei.models.networks import SmallCNN, build
+from nuclei.models.predict import predict_logits, softmax
+from nuclei.models.transforms import MEAN, draw_augmentation, normalise
+from nuclei.task import CLASSES
+from nuclei.training.loop import Recipe, fit, keep_best
 
 LR, BATCH_SIZE = 0.001, 32  # about what the search finds
 SHAPE = SmallCNN(3, (32, 64, 128, 256), (256, 64), 0.2)

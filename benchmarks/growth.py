@@ -13,7 +13,7 @@ from benchmarks import decoding, predicting, training
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting
 from nuclei.crops import open_crops
-from nuclei.overlap import overlapping_pairs
+from nuclei.splitting.overlap import overlapping_pairs
 
 ENCODERS = 4  # threads
 

@@ -12,9 +12,10 @@ from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting, params
 from benchmarks.training import SHAPES
 from nuclei import attribution
-from nuclei.crops import normalise, open_crops
+from nuclei.crops import open_crops
 from nuclei.device import choose_device
-from nuclei.models import build
+from nuclei.models.networks import build
+from nuclei.models.transforms import normalise
 
 WINDOW, STRIDE = 20, 10  # pixels: 81 windows a crop
 

@@ -8,7 +8,7 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting
 from nuclei.crops import open_crops
-from nuclei.overlap import overlapping_pairs
+from nuclei.splitting.overlap import overlapping_pairs
 
 CROPS = 100  # all pairs of more would take too long
 LEAST = 16 * 16  # pixels: what counts as an overlap

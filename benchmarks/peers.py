@@ -20,8 +20,8 @@ from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, Ran
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting
 from benchmarks.training import BATCH_SIZE
-from nuclei.crops import MEAN, STD
 from nuclei.device import choose_device, computes_bfloat16
+from nuclei.models.transforms import MEAN, STD
 
 
 def lightning(setting: Setting) -> Job:

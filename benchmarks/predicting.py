@@ -12,8 +12,8 @@ from benchmarks.setting import Setting, params
 from benchmarks.training import SHAPES
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
-from nuclei.models import build
-from nuclei.predict import predict_logits
+from nuclei.models.networks import build
+from nuclei.models.predict import predict_logits
 
 VALIDATED = 128  # crops of the training part
 TIMES = 5  # that ours does it: once is over in a moment

@@ -29,10 +29,10 @@ from benchmarks.training import BATCH_SIZE, SHAPES, recipe
 from nuclei.cluster import BLOCK, map_crops, ray_cluster
 from nuclei.crops import Labelled
 from nuclei.device import Place
-from nuclei.models import build
-from nuclei.predict import predict_logits
-from nuclei.search import search
-from nuclei.workers import fit_anywhere
+from nuclei.models.networks import build
+from nuclei.models.predict import predict_logits
+from nuclei.training.distributed import fit_anywhere
+from nuclei.training.tuning import search
 
 REPEATS = 3
 PREDICTED = 4 * BLOCK  # crops

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from nuclei.crops import MEAN, STD
+from nuclei.models.transforms import MEAN, STD
 
 BATCH_SIZE = 8
 WORKERS = 8

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nuclei.archive import unpack
+from nuclei.data.synthetic.sample import write_sample
+from nuclei.data.unpack import unpack
 from nuclei.files import read_csv
 from nuclei.params import Params, Sample, load_params
-from nuclei.sample import write_sample
 
 PROJECT = Path(__file__).parents[1]
 

@@ -12,8 +12,8 @@ from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting, params
 from nuclei.crops import Labelled, open_crops
 from nuclei.device import choose_device
-from nuclei.fit import Recipe, fit
-from nuclei.models import ResNet18, SmallCNN, build
+from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.training.loop import Recipe, fit
 
 SHAPES = {"cnn": SmallCNN(3, (32, 64, 128, 256), (128, 128), 0.2), "resnet": ResNet18(3, "pretrained")}
 BATCH_SIZE = 64

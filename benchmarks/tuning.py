@@ -14,9 +14,9 @@ from benchmarks.setting import Setting, params
 from benchmarks.training import BATCH_SIZE, SHAPES, recipe
 from nuclei.crops import Labelled, open_crops
 from nuclei.device import choose_device
-from nuclei.fit import fit
-from nuclei.models import build
-from nuclei.search import search
+from nuclei.models.networks import build
+from nuclei.training.loop import fit
+from nuclei.training.tuning import search
 
 TRIALS = 2  # a network, of one epoch each
 LR = [0.0005, 0.001]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nuclei.classifier import Classifier
+    from nuclei.inference.classifier import Classifier
 
 __all__ = ["load"]
 
@@ -42,6 +42,6 @@ def load(
     trained on grey ones, and returns probabilities, float32 (N, 4), of its `classes`.
     Raises InputError (`nuclei.errors`) where a file is not a model of this project.
     """
-    from nuclei.classifier import load_classifier  # PyTorch takes seconds: not before it is needed
+    from nuclei.inference.classifier import load_classifier
 
     return load_classifier([Path(path), *map(Path, more)], device, threads, precision, tta)

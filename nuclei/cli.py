@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nuclei.classes import CLASSES
 from nuclei.errors import InputError, run
+from nuclei.task import CLASSES
 
 SETS = {
     "consep": "CoNSeP, colon: what the competition's crops were cut from",
@@ -101,10 +101,10 @@ def predict(args: argparse.Namespace) -> None:
     Writes INPUT_predictions.csv, with calibrated probabilities; with --nuclei, also INPUT_predictions.geojson, which
     QuPath opens, and INPUT_overlay.png.
     """
-    from nuclei.classifier import load_classifier
-    from nuclei.cut import MPP
-    from nuclei.images import open_image
-    from nuclei.predictions import predict_crops, predict_nuclei
+    from nuclei.data.images import open_image
+    from nuclei.inference.classifier import load_classifier
+    from nuclei.inference.predict_files import predict_crops, predict_nuclei
+    from nuclei.task import MPP
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
     _require_writable(args.out)
@@ -129,10 +129,10 @@ def export(args: argparse.Namespace) -> None:
     if args.out.is_dir():
         raise InputError(f"{args.out}: a folder: name the file to be written")
     try:
-        from nuclei.export import export_onnx
+        from nuclei.inference.onnx import export_onnx
     except ImportError:
         raise InputError("nuclei export needs ONNX and ONNX Runtime: pip install -e '.[onnx]'") from None
-    from nuclei.models import load_model
+    from nuclei.models.checkpoint import load_model
 
     difference = export_onnx(load_model(args.model), args.out)
     print(f"{args.out}: probabilities differ from PyTorch's by {difference:.1e} at most")
@@ -143,9 +143,9 @@ def import_set(args: argparse.Namespace) -> None:
 
     groups.csv comes with them: the tile, or the patient, of each crop.
     """
-    from nuclei.datasets.consep import import_consep
-    from nuclei.datasets.nucls import import_nucls
-    from nuclei.datasets.pannuke import import_pannuke
+    from nuclei.data.public.consep import import_consep
+    from nuclei.data.public.nucls import import_nucls
+    from nuclei.data.public.pannuke import import_pannuke
 
     if args.out.is_file() or (args.out.is_dir() and any(args.out.iterdir())):
         raise InputError(f"{args.out}: there already: give a new folder, so that nothing of yours is replaced")

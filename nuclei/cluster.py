@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
+import nuclei
+from nuclei.device import Place, choose_device
+from nuclei.errors import InputError
+
 # Read when Ray is imported. Workers need no environment of their own, and one line a trial is enough.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -22,12 +28,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would take a search that was cut short for a whole one
 if os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a refusal is one; 20 tries take a quarter of an hour
-
-import numpy as np
-
-import nuclei
-from nuclei.device import Place, choose_device
-from nuclei.errors import InputError
 
 BLOCK = 256  # crops that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
 BLOCKS_A_WORKER = 2  # the next one arrives while one is computed

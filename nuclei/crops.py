@@ -1,19 +1,12 @@
 """Crops on disk and in batches: memory-mapped arrays, normalisation, augmentation of whole batches."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from skimage.color import rgb_from_hed
-from torch import Tensor
-
-# Of values in [0, 1]. The pretrained network expects these; any fixed ones serve a network trained from scratch.
-MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
-STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
 
 
 @dataclass(frozen=True)
@@ -38,77 +31,16 @@ def select(crops: np.ndarray, split: pd.DataFrame, folds: Sequence[int]) -> Labe
     return Labelled(crops[rows], split["Label"].to_numpy(np.int64)[rows])
 
 
-def normalise(crops: Tensor) -> Tensor:
-    """Turn crops (N, H, W, C), 0..255, into float32 (N, C, H, W), about zero mean and unit variance.
+class Roles(NamedTuple):
+    """Which folds fit, which pick the epoch and the hyper-parameters, which only measure."""
 
-    The result lies channels last in memory, whatever the layout of `crops`.
-    """
-    n, height, width, channels = crops.shape
-    mean, std = (torch.tensor(values[channels], device=crops.device).repeat(width) for values in (MEAN, STD))
-    lines = crops.reshape(n, height, width * channels).float()  # long rows: arithmetic on three channels is slow
-    return torch.addcmul(-mean / std, lines, 1 / (255 * std)).view(crops.shape).permute(0, 3, 1, 2)
+    training: list[int]
+    validation: list[int]
+    holdout: list[int]
 
 
-def turn(crops: Tensor, turns: Tensor) -> Tensor:
-    """Apply to each crop (N, H, H, C) one of the eight flips and quarter turns: bits of `turns` (N,), 0..7.
-
-    Bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 leaves the crop as it is.
-    The result lies channels first in memory, where all this is quick.
-    """
-    planes = crops.permute(0, 3, 1, 2).contiguous()
-    turned = torch.empty_like(planes)
-    for crop, result, code in zip(planes, turned, turns.tolist(), strict=True):
-        upright = crop.transpose(1, 2) if code & 4 else crop
-        result.copy_(upright.flip([axis for axis, bit in ((1, 1), (2, 2)) if code & bit]))
-    return turned.permute(0, 2, 3, 1)
-
-
-def stain_jitter(crops: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
-    """Change how strongly each crop is stained: uint8 (N, H, W, C) to float32 of that shape, 0..255, not rounded.
-
-    factors, shifts: float32 (N, 3), for haematoxylin, eosin and the residual of each crop, in optical density;
-    ones and zeros change nothing. Grey crops use the first of the three.
-    Source: Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology", stain augmentation.
-    """
-    n, height, width, channels = crops.shape
-    if channels == 3:
-        from_hed = torch.tensor(rgb_from_hed, dtype=torch.float32, device=crops.device)
-        mixing = torch.linalg.inv(from_hed) @ (factors.unsqueeze(-1) * from_hed)
-        offset = shifts @ from_hed
-    else:
-        mixing, offset = factors[:, :1].unsqueeze(-1), shifts[:, :1]
-    # All in powers of two, 256 * 2^-density = 2^(8 - density): a shorter way, and 2^x is the fastest power.
-    log_of_level = torch.arange(1, 257, device=crops.device).log2()
-    planes = crops.permute(0, 3, 1, 2).reshape(n, channels, -1)  # one small matrix by one long one, not the other way
-    logs = log_of_level.index_select(0, planes.flatten().int()).view(planes.shape)
-    rest = 8 - 8 * mixing.sum(dim=1) - offset / math.log(2)
-    logs = torch.baddbmm(rest.unsqueeze(2), mixing.transpose(1, 2), logs)
-    return logs.clamp_(0, 8).exp2_().sub_(1).view(n, channels, height, width).permute(0, 2, 3, 1)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to each of N crops in one epoch: turns (N,) 0..7; factors, shifts float32 (N, 3)."""
-
-    turns: Tensor
-    factors: Tensor
-    shifts: Tensor
-
-    def __call__(self, crops: Tensor, rows: Tensor) -> Tensor:
-        """Change the uint8 batch (N, H, W, C) that holds the crops `rows`: uint8 or, with jitter, float32, 0..255."""
-        crops = turn(crops, self.turns[rows])
-        if self.factors.eq(1).all() and self.shifts.eq(0).all():
-            return crops
-        return stain_jitter(crops, self.factors[rows].to(crops.device), self.shifts[rows].to(crops.device))
-
-
-def draw_augmentation(n: int, dihedral: bool, stain: float, rng: np.random.Generator) -> Augmentation:
-    """Draw one epoch's changes of `n` crops, all at once: they don't depend on batches, workers or devices.
-
-    stain: strength in [0, 1]; factors in 1 +- stain, shifts in +- stain / 2 (optical density)
-    """
-    return Augmentation(
-        turns=torch.from_numpy(rng.integers(0, 8, n)) if dihedral else torch.zeros(n, dtype=torch.int64),
-        factors=torch.from_numpy(rng.uniform(1 - stain, 1 + stain, (n, 3)).astype(np.float32)),
-        shifts=torch.from_numpy(rng.uniform(-stain / 2, stain / 2, (n, 3)).astype(np.float32)),
-    )
+def roles(folds: int, holdout: int = 0) -> Roles:
+    """Give fold `holdout` to measuring, the one after it (0 after the last) to picking, the others to fitting."""
+    validation = (holdout + 1) % folds
+    training = [fold for fold in range(folds) if fold not in (holdout, validation)]
+    return Roles(training, [validation], [holdout])

@@ -1,8 +1,13 @@
 """Where and how numbers are computed: device, threads, precision, determinism."""
 
 import os
+import platform
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,3 +59,28 @@ def computes_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def describe_environment(device: torch.device, threads: int, precision: str) -> dict[str, Any]:
+    """Name the kind of processor, the device, and the versions of Python and of every package that this one asks for.
+
+    precision: as in `autocast`; the one that it comes to is named
+    """
+    names = sorted(re.match(r"[\w.-]+", line)[0] for line in requires("nuclei") or () if "extra ==" not in line)
+    return {
+        "system": f"{platform.system()}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": threads,
+        "precision": "bfloat16" if uses_bfloat16(device, precision) else "float32",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in names} | {"torch": str(torch.__version__)},  # CPU or CUDA
+    }
+
+
+def processor() -> str:
+    """Name the processor of this machine; Linux alone tells, but Python does not ask it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -3,7 +3,7 @@
 import errno
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import NoReturn
 
 # What may befall any file that is written or read, and what helps. Other OSErrors are mistakes of ours.
@@ -40,3 +40,12 @@ def _end(message: str, code: int = 1) -> NoReturn:
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
     print(f"error: {line}", file=sys.stderr)
     sys.exit(code)
+
+
+def show(text: str) -> str:
+    """Quote what a user handed in: no line breaks or other surprises, not too long."""
+    return ascii(text if len(text) <= 60 else text[:57] + "...")
+
+
+def and_others(items: Sized) -> str:
+    return f" (and {len(items) - 1} more)" if len(items) > 1 else ""

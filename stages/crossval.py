@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from nuclei.errors import run
+from nuclei.evaluation.metrics import METRICS, mean_and_spread, score
 from nuclei.files import read_csv, write_csv, write_json
-from nuclei.metrics import METRICS, mean_and_spread, score
 from nuclei.params import Params, load_params
 
 
@@ -33,11 +33,13 @@ def main() -> None:
 def predict_folds(params: Params) -> pd.DataFrame:
     """Return a row a model and crop, from the model that did not see the crop's fold."""
     # Imported here: PyTorch alone would take longer than the rest of a run that scores nothing.
+    from nuclei.evaluation.evaluate.evaluate import tabulate
+
     from nuclei.cluster import map_crops
     from nuclei.crops import open_crops
     from nuclei.device import Place
-    from nuclei.models import load_model
-    from nuclei.predict import predict_probabilities, tabulate
+    from nuclei.models.checkpoint import load_model
+    from nuclei.models.predict import predict_probabilities
 
     split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
     place, how = Place(params.device, params.threads), {"precision": params.train.precision, "tta": params.predict.tta}

@@ -3,21 +3,20 @@
 from functools import partial
 from pathlib import Path
 
-from nuclei.classes import CLASSES
+from nuclei.evaluation.evaluate.evaluate import evaluate
+
 from nuclei.cluster import map_crops
-from nuclei.crops import open_crops
-from nuclei.device import Place, choose_device
-from nuclei.environment import describe_environment
+from nuclei.crops import open_crops, roles
+from nuclei.device import Place, choose_device, describe_environment
 from nuclei.errors import run
-from nuclei.evaluation import evaluate
+from nuclei.evaluation.metrics import METRICS, compare, draw_resamples
+from nuclei.figures import save_figure
 from nuclei.files import read_csv, write_csv, write_json
-from nuclei.folds import roles
-from nuclei.metrics import METRICS, compare, draw_resamples
-from nuclei.models import load_model
+from nuclei.models.checkpoint import load_model
+from nuclei.models.predict import predict_logits
 from nuclei.params import load_params
-from nuclei.plots import plot_abstention, plot_confusion, plot_curves, plot_reliability, save_figure
-from nuclei.predict import predict_logits
-from nuclei.titles import TITLES
+from nuclei.report.curves import plot_abstention, plot_confusion, plot_curves, plot_reliability
+from nuclei.task import CLASSES, TITLES
 
 
 def main() -> None:

@@ -3,20 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+from nuclei.explanation.explain.explain import explain
 
-from nuclei.classes import CLASSES
-from nuclei.crops import open_crops
+from nuclei.crops import open_crops, roles
 from nuclei.device import Place
 from nuclei.errors import run
-from nuclei.examples import choose
-from nuclei.explanation import explain
-from nuclei.faithfulness import average, metrics, pick, score_models
+from nuclei.explanation.examples import choose
+from nuclei.explanation.faithfulness import average, metrics, pick, score_models
+from nuclei.explanation.gallery import plot_attributions
+from nuclei.explanation.segmentation import centre_nucleus
+from nuclei.figures import save_figure
 from nuclei.files import read_csv, replacing_folder, write_csv, write_json
-from nuclei.folds import roles
-from nuclei.models import load_model
-from nuclei.nucleus import centre_nucleus
+from nuclei.models.checkpoint import load_model
 from nuclei.params import load_params
-from nuclei.plots import plot_attributions, plot_fill_curves, save_figure
+from nuclei.report.curves import plot_fill_curves
+from nuclei.task import CLASSES
 
 COLOURS = 64  # mean colours of training crops, for GradientSHAP
 PALETTE = 256  # colours of a gallery: heat maps are large

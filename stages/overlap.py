@@ -7,8 +7,9 @@ import pandas as pd
 
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv
-from nuclei.overlap import near_duplicates, overlapping_pairs, save_pairs
 from nuclei.params import load_params
+from nuclei.splitting.near_duplicates import near_duplicates
+from nuclei.splitting.overlap import overlapping_pairs, save_pairs
 
 
 def main() -> None:

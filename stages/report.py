@@ -7,8 +7,9 @@ import numpy as np
 from nuclei.errors import run
 from nuclei.files import read_csv, write_text
 from nuclei.params import load_params
-from nuclei.report import build_card, build_page, describe_checkpoint, read_results
-from nuclei.titles import TITLES
+from nuclei.report.page import build_card, build_page
+from nuclei.report.results import describe_checkpoint, read_results
+from nuclei.task import TITLES
 
 
 def main() -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.classes import CLASSES
 from nuclei.errors import run
+from nuclei.evaluation.review import review_queue
+from nuclei.figures import plot_gallery, save_figure
 from nuclei.files import read_csv, write_csv
 from nuclei.params import load_params
-from nuclei.plots import plot_gallery, save_figure
-from nuclei.review import review_queue
+from nuclei.task import CLASSES
 
 
 def main() -> None:

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from nuclei.crops import open_crops, select
+from nuclei.crops import open_crops, roles, select
 from nuclei.device import choose_device
 from nuclei.errors import run
+from nuclei.evaluation.robustness import stain_shift
+from nuclei.figures import save_figure
 from nuclei.files import read_csv, write_csv
-from nuclei.folds import roles
-from nuclei.models import load_model
+from nuclei.models.checkpoint import load_model
 from nuclei.params import load_params
-from nuclei.plots import plot_robustness, save_figure
-from nuclei.robustness import stain_shift
+from nuclei.report.curves import plot_robustness
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from nuclei.data.synthetic.sample import write_sample
 from nuclei.errors import run
 from nuclei.params import load_params
-from nuclei.sample import write_sample
 
 
 def main() -> None:

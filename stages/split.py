@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
+from nuclei.crops import roles
 from nuclei.errors import InputError, run
+from nuclei.figures import save_figure
 from nuclei.files import read_csv, write_csv, write_json
-from nuclei.folds import assign_folds, roles
-from nuclei.leakage import check_folds, measure_leakage, merge_groups
-from nuclei.mosaic import largest_mosaics
-from nuclei.overlap import groups, load_pairs
 from nuclei.params import load_params
-from nuclei.plots import fold_colours, plot_mosaics, save_figure
+from nuclei.splitting.folds import assign_folds
+from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups
+from nuclei.splitting.mosaic import fold_colours, largest_mosaics, plot_mosaics
+from nuclei.splitting.overlap import groups, load_pairs
 
 
 def main() -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.classes import CLASSES
 from nuclei.cluster import map_crops
 from nuclei.crops import open_crops
 from nuclei.device import Place
 from nuclei.errors import InputError, run
 from nuclei.files import read_csv, write_csv
-from nuclei.models import load_model
+from nuclei.models.checkpoint import load_model
+from nuclei.models.predict import predict_probabilities
 from nuclei.params import load_params
-from nuclei.predict import predict_probabilities
+from nuclei.task import CLASSES
 
 
 def main() -> None:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from nuclei.crops import open_crops, select
+from nuclei.crops import open_crops, roles, select
 from nuclei.device import Place
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv
-from nuclei.folds import roles
-from nuclei.models import save_model
+from nuclei.models.checkpoint import save_model
 from nuclei.params import load_params
-from nuclei.train import plan, train
-from nuclei.workers import fit_anywhere
+from nuclei.training.distributed import fit_anywhere
+from nuclei.training.train import plan, train
 
 
 def main() -> None:

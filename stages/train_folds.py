@@ -24,11 +24,11 @@ def train_folds(params: Params, folder: Path) -> None:
     # Imported here: PyTorch alone would take longer than the rest of a run that trains nothing.
     from safetensors.torch import load_file
 
-    from nuclei.crops import open_crops, select
+    from nuclei.crops import open_crops, roles, select
     from nuclei.device import Place
-    from nuclei.folds import check_training, roles
-    from nuclei.models import save_model
-    from nuclei.train import plan, train
+    from nuclei.models.checkpoint import save_model
+    from nuclei.splitting.folds import check_training
+    from nuclei.training.train import plan, train
 
     split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
     check_training(split["Label"].to_numpy(), split["Fold"].to_numpy(), params.split.folds)

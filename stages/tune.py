@@ -5,14 +5,14 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from nuclei.crops import open_crops, select
+from nuclei.crops import open_crops, roles, select
 from nuclei.errors import run
+from nuclei.figures import save_figure
 from nuclei.files import read_csv, write_csv, write_json
-from nuclei.folds import roles
-from nuclei.models import ResNet18, SmallCNN
+from nuclei.models.networks import ResNet18, SmallCNN
 from nuclei.params import load_params
-from nuclei.plots import plot_search, save_figure
-from nuclei.search import search
+from nuclei.report.curves import plot_search
+from nuclei.training.tuning import search
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nuclei.archive import unpack
+from nuclei.data.unpack import unpack
 from nuclei.errors import run
 from nuclei.files import write_json
 from nuclei.params import load_params

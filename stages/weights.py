@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from nuclei.data.pretrained import check_trained, download_imagenet, read_weights
 from nuclei.errors import InputError, run
 from nuclei.files import write_json
 from nuclei.params import load_params
-from nuclei.pretrained import check_trained, download_imagenet, read_weights
 from nuclei.tensors import write_tensors
 
 

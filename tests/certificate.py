@@ -19,7 +19,7 @@ from typing import Any
 
 from conftest import ROOT, TINY, Clone
 
-from nuclei.environment import processor
+from nuclei.device import processor
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import PIL.Image
 from scipy.io import savemat
 from tissue import tissue
 
-from nuclei.datasets.consep import LABELS
+from nuclei.data.public.consep import LABELS
 
 Tile = tuple[np.ndarray, pd.DataFrame, dict[str, np.ndarray]]  # pixels; nuclei with their kinds; what its .mat holds
 TYPE_OF_LABEL = {label: kind for kind, label in LABELS.items()}

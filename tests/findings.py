@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from nuclei.classes import CLASSES
 from nuclei.files import write_csv, write_json
 from nuclei.params import Params, load_params
-from nuclei.report import STAGES
+from nuclei.report.results import STAGES
+from nuclei.task import CLASSES
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "ece")

@@ -42,7 +42,7 @@ from crafted import (
     write_zip,
 )
 
-from nuclei.archive import unpack
+from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
 
 

@@ -7,9 +7,9 @@ import torch
 from captum.attr import GradientShap, IntegratedGradients, LayerGradCam, NoiseTunnel, Occlusion
 from torch import nn
 
-from nuclei.attribution import attribute, explainable, grad_cam, integrated_gradients, methods, occlusion
-from nuclei.crops import normalise
-from nuclei.models import ResNet18, SmallCNN, build
+from nuclei.explanation.attribution import attribute, explainable, grad_cam, integrated_gradients, methods, occlusion
+from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.models.transforms import normalise
 from nuclei.params import Explain
 
 CPU = torch.device("cpu")

@@ -8,7 +8,8 @@ import pytest
 from conftest import Clone
 from findings import NAMES, PARAMS, draw_crops, write_findings
 
-from nuclei.report import build_page, read_results
+from nuclei.report.page import build_page
+from nuclei.report.results import read_results
 
 sync_api = pytest.importorskip("playwright.sync_api")
 

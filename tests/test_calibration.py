@@ -3,15 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.calibration import (
+from nuclei.evaluation.calibration import (
     abstention_curve,
     conformal_sets,
     conformal_threshold,
     reliability_curve,
     score_sets,
 )
-from nuclei.metrics import calibration_error
-from nuclei.temperature import softmax
+from nuclei.evaluation.metrics import calibration_error
+from nuclei.models.predict import softmax
 
 
 def calibrated(n, seed=0, classes=4):

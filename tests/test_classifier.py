@@ -9,11 +9,11 @@ from tissue import some_crops, write_model
 
 import nuclei
 from nuclei import load
-from nuclei.classes import CLASSES
-from nuclei.classifier import AT_ONCE, load_classifier
 from nuclei.errors import InputError
-from nuclei.models import load_model
-from nuclei.predict import predict_probabilities
+from nuclei.inference.classifier import AT_ONCE, load_classifier
+from nuclei.models.checkpoint import load_model
+from nuclei.models.predict import predict_probabilities
+from nuclei.task import CLASSES
 
 
 @pytest.fixture

@@ -28,17 +28,17 @@ from conftest import ROOT
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nuclei.attribution import attribute, occlusion
 from nuclei.cluster import map_crops, ray_cluster, stream
 from nuclei.crops import Labelled
 from nuclei.device import Place
 from nuclei.errors import InputError, run
-from nuclei.fit import Recipe, fit
-from nuclei.models import SmallCNN, build
+from nuclei.explanation.attribution import attribute, occlusion
+from nuclei.models.networks import SmallCNN, build
+from nuclei.models.predict import predict_logits
 from nuclei.params import load_params
-from nuclei.predict import predict_logits
-from nuclei.search import draw_trials, search
-from nuclei.workers import fit_anywhere
+from nuclei.training.distributed import fit_anywhere
+from nuclei.training.loop import Recipe, fit
+from nuclei.training.tuning import draw_trials, search
 
 PARAMS = load_params(Path("params.yaml"))
 TRAIN = PARAMS.train.model_copy(update={"precision": "float32"})

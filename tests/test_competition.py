@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from tissue import some_crops
 
-from nuclei.archive import unpack
-from nuclei.competition import numbers, writing_competition
+from nuclei.data.competition import numbers, writing_competition
+from nuclei.data.unpack import unpack
 
 
 def table(groups: bool) -> pd.DataFrame:

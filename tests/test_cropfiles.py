@@ -6,8 +6,8 @@ import pytest
 import tifffile
 from tissue import tissue
 
-from nuclei.cropfiles import open_crop_files
 from nuclei.errors import InputError
+from nuclei.inference.crop_files import open_crop_files
 
 CROPS = {f"{n}.png": tissue()[0][n : n + 100, 3 * n : 3 * n + 100] for n in (7, 30, 100)}
 

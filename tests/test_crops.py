@@ -6,7 +6,8 @@ import pytest
 import torch
 from skimage.color import rgb_from_hed
 
-from nuclei.crops import draw_augmentation, normalise, open_crops, select, stain_jitter, turn
+from nuclei.crops import open_crops, select
+from nuclei.models.transforms import draw_augmentation, normalise, stain_jitter, turn
 
 
 def random_crops(n, channels=3, size=12):

@@ -6,9 +6,9 @@ import pytest
 import tifffile
 from tissue import tissue
 
-from nuclei.archive import SIDE
-from nuclei.cut import MPP, cut, cut_all, window
-from nuclei.images import open_image
+from nuclei.data.cut import cut, cut_all, window
+from nuclei.data.images import open_image
+from nuclei.task import MPP, SIDE
 
 
 def test_a_crop_at_40x_has_the_very_pixels_around_the_nucleus():

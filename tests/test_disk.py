@@ -13,7 +13,8 @@ from crafted import write_good
 
 from nuclei.errors import run
 from nuclei.files import write_json
-from nuclei.models import Model, ResNet18, build, save_model
+from nuclei.models.checkpoint import Model, save_model
+from nuclei.models.networks import ResNet18, build
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import platform
 
 import torch
 
-from nuclei.environment import describe_environment
+from nuclei.device import describe_environment
 
 
 def test_the_environment_names_what_numbers_depend_on_and_nothing_that_changes():

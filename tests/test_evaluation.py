@@ -1,10 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from nuclei.evaluation.evaluate.evaluate import evaluate
 from scipy.special import softmax
 
-from nuclei.evaluation import evaluate
-from nuclei.metrics import METRICS, draw_resamples
+from nuclei.evaluation.metrics import METRICS, draw_resamples
 from nuclei.params import Evaluate
 
 SETTINGS = Evaluate(seed=0, resamples=200, bins=10, coverage=0.9)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from nuclei.examples import choose, choose_examples, worst_errors
+from nuclei.evaluation.review import worst_errors
+from nuclei.explanation.examples import choose, choose_examples
 
 
 def two_class(chances):

@@ -1,10 +1,11 @@
 import numpy as np
 import torch
+from nuclei.explanation.explain.explain import explain
 
 from nuclei.device import Place
-from nuclei.examples import Examples
-from nuclei.explanation import explain
-from nuclei.models import Model, SmallCNN, build
+from nuclei.explanation.examples import Examples
+from nuclei.models.checkpoint import Model
+from nuclei.models.networks import SmallCNN, build
 from nuclei.params import Explain
 
 SETTINGS = Explain(

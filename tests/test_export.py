@@ -9,11 +9,12 @@ import pytest
 from tissue import some_crops, write_model
 
 from nuclei import load
-from nuclei.classes import CLASSES
 from nuclei.cli import act
 from nuclei.errors import InputError
-from nuclei.export import TOLERANCE, export_onnx, largest_difference
-from nuclei.models import Model, ResNet18, SmallCNN, build, load_model
+from nuclei.inference.onnx import TOLERANCE, export_onnx, largest_difference
+from nuclei.models.checkpoint import Model, load_model
+from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.task import CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_resnets_and_grey_models_can_be_exported(shape, tmp_path):
 
 
 def test_a_file_that_differs_from_pytorch_is_not_written(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("nuclei.export.TOLERANCE", -1.0)
+    monkeypatch.setattr("nuclei.inference.onnx.TOLERANCE", -1.0)
     with pytest.raises(InputError, match=r"model\.onnx: would differ from PyTorch by .*: not written"):
         export_onnx(load_model(exported[0]), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

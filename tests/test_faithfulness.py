@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 import torch
 
-from nuclei.attribution import attribute, methods
 from nuclei.crops import Labelled
-from nuclei.faithfulness import (
+from nuclei.explanation.attribution import attribute, methods
+from nuclei.explanation.faithfulness import (
     Explained,
     average,
     cell_means,
@@ -17,11 +17,12 @@ from nuclei.faithfulness import (
     share_inside,
     shift,
 )
-from nuclei.fit import Recipe, fit
-from nuclei.models import Model, SmallCNN, build
-from nuclei.nucleus import centre_disc
+from nuclei.explanation.segmentation import centre_disc
+from nuclei.models.checkpoint import Model
+from nuclei.models.networks import SmallCNN, build
+from nuclei.models.predict import predict_probabilities
 from nuclei.params import Explain, Train
-from nuclei.predict import predict_probabilities
+from nuclei.training.loop import Recipe, fit
 
 SHARES = np.linspace(0, 1, 9) ** 2
 CPU = torch.device("cpu")

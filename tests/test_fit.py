@@ -8,11 +8,10 @@ from torch import nn
 
 from nuclei.crops import Labelled
 from nuclei.errors import InputError
-from nuclei.fit import Epoch, Recipe, fit, keep_best
-from nuclei.models import ResNet18, SmallCNN, build
+from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.models.predict import predict_logits, softmax
 from nuclei.params import Train
-from nuclei.predict import predict_logits
-from nuclei.temperature import softmax
+from nuclei.training.loop import Epoch, Recipe, fit, keep_best
 
 CPU = torch.device("cpu")
 TRAIN = Train(

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from nuclei.crops import roles
 from nuclei.errors import InputError
-from nuclei.folds import assign_folds, check_training, roles
+from nuclei.splitting.folds import assign_folds, check_training
 
 
 def grouped_labels(seed, n_groups=40):

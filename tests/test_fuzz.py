@@ -20,11 +20,12 @@ from hostile.models import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nuclei.archive import unpack
+from nuclei.data.pretrained import read_weights
+from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
-from nuclei.models import Model, build, load_model, save_model
+from nuclei.models.checkpoint import Model, load_model, save_model
+from nuclei.models.networks import build
 from nuclei.params import Params, load_params
-from nuclei.pretrained import read_weights
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 

@@ -26,11 +26,11 @@ from hostile.parameters import PARAMETERS
 from hostile.tables import TABLES
 from hostile.zips import ZIPS
 
-from nuclei.archive import unpack
+from nuclei.data.pretrained import read_weights
+from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
-from nuclei.models import load_model
+from nuclei.models.checkpoint import load_model
 from nuclei.params import load_params
-from nuclei.pretrained import read_weights
 
 MOST_MEMORY = 2 * 2**30  # bytes
 MOST_SECONDS = 10  # of the CPU

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from tissue import tissue
 
+from nuclei.data.images import as_channels, open_image
 from nuclei.errors import InputError
-from nuclei.images import as_channels, open_image
 
 TILED = {"tile": (128, 128), "compression": "zlib"}
 LOSSLESS = {

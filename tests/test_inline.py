@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nuclei.inline import inline_crop, inline_file
+from nuclei.report.inline import inline_crop, inline_file
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from nuclei.errors import InputError
-from nuclei.leakage import check_folds, measure_leakage, merge_groups
-from nuclei.overlap import Pairs, overlapping_pairs
+from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups
+from nuclei.splitting.overlap import Pairs, overlapping_pairs
 
 NAMES = np.array([f"{i}.png" for i in range(6)])
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
-from nuclei.metrics import (
+from nuclei.evaluation.metrics import (
     METRICS,
     calibration_error,
     compare,
@@ -17,7 +17,7 @@ from nuclei.metrics import (
     score_classes,
     score_intervals,
 )
-from nuclei.temperature import softmax
+from nuclei.models.predict import softmax
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PROBABILITIES = np.array(
@@ -142,7 +142,7 @@ def test_many_resamples_are_scored_in_parts_with_the_same_result(monkeypatch):
     groups = np.arange(60) // 5
     resamples = draw_resamples(groups, 500, seed=0)
     whole = score_intervals(labels, probabilities, groups, resamples, bins=10)
-    monkeypatch.setattr("nuclei.metrics.VALUES_AT_ONCE", 60 * 7)
+    monkeypatch.setattr("nuclei.evaluation.metrics.VALUES_AT_ONCE", 60 * 7)
     assert score_intervals(labels, probabilities, groups, resamples, bins=10) == pytest.approx(whole)
 
 

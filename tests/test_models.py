@@ -8,11 +8,12 @@ import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from nuclei.classes import CLASSES
-from nuclei.crops import MEAN, STD
 from nuclei.errors import InputError
-from nuclei.models import Model, ResNet18, SmallCNN, build, load_model, load_pretrained, save_model
+from nuclei.models.checkpoint import Model, load_model, save_model
+from nuclei.models.networks import ResNet18, SmallCNN, build, load_pretrained
+from nuclei.models.transforms import MEAN, STD
 from nuclei.params import load_params
+from nuclei.task import CLASSES
 
 TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
 SHAPES = [

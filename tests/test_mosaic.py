@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from nuclei.mosaic import largest_mosaics, mosaic
-from nuclei.overlap import overlapping_pairs, turned
+from nuclei.splitting.dihedral import turned
+from nuclei.splitting.mosaic import largest_mosaics, mosaic
+from nuclei.splitting.overlap import overlapping_pairs
 
 
 def strip(rng, channels=3):

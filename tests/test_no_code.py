@@ -13,8 +13,8 @@ import yaml
 from conftest import ROOT, Clone, change_params
 
 import stages.weights
+from nuclei.data.pretrained import download_imagenet
 from nuclei.errors import InputError
-from nuclei.pretrained import download_imagenet
 
 SOURCES = [path for folder in ("nuclei", "stages", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

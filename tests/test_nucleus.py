@@ -3,7 +3,7 @@ import pytest
 from skimage.color import hed2rgb
 from skimage.filters import gaussian
 
-from nuclei.nucleus import RADIUS, REACH, centre_disc, centre_nucleus
+from nuclei.explanation.segmentation import RADIUS, REACH, centre_disc, centre_nucleus
 
 ROWS, COLUMNS = np.mgrid[:100, :100] - 49.5
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nuclei.errors import InputError
-from nuclei.overlap import Pairs, groups, layout, near_duplicates, overlapping_pairs, turned
+from nuclei.splitting.dihedral import turned
+from nuclei.splitting.near_duplicates import near_duplicates
+from nuclei.splitting.overlap import Pairs, groups, layout, overlapping_pairs
 
 
 def textured(rng, height, width, channels=3, levels=256):

@@ -18,8 +18,8 @@ from dvc.repo import Repo
 from PIL import Image
 
 from nuclei import report
-from nuclei.models import load_model
-from nuclei.predict import predict_probabilities
+from nuclei.models.checkpoint import load_model
+from nuclei.models.predict import predict_probabilities
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 AFTER_EVALUATION = {"headline", "explain", "review"}

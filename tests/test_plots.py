@@ -3,21 +3,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nuclei.classes import CLASSES
-from nuclei.plots import (
-    DPI,
+from nuclei.explanation.gallery import plot_attributions
+from nuclei.figures import DPI, plot_gallery, save_figure
+from nuclei.report.curves import (
     plot_abstention,
-    plot_attributions,
     plot_confusion,
     plot_curves,
     plot_fill_curves,
-    plot_gallery,
-    plot_mosaics,
     plot_reliability,
     plot_robustness,
     plot_search,
-    save_figure,
 )
+from nuclei.splitting.mosaic import plot_mosaics
+from nuclei.task import CLASSES
 
 LABELS = np.array([0, 0, 1, 2, 3, 3])
 PREDICTED = {"cnn": np.array([0, 1, 1, 2, 3, 0]), "resnet": LABELS}

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nuclei.evaluation.evaluate.evaluate import tabulate
 from torch import nn
 
-from nuclei.crops import normalise, turn
-from nuclei.models import Model, SmallCNN
-from nuclei.predict import BATCH_SIZE, predict_logits, predict_probabilities, tabulate
-from nuclei.temperature import softmax
+from nuclei.models.checkpoint import Model
+from nuclei.models.networks import SmallCNN
+from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_probabilities, softmax
+from nuclei.models.transforms import normalise, turn
 
 CPU = torch.device("cpu")
 

@@ -8,14 +8,14 @@ import pytest
 import tifffile
 from tissue import tissue, write_model
 
-from nuclei.classes import CLASSES
-from nuclei.classifier import load_classifier
-from nuclei.cut import MPP, cut
+from nuclei.data.cut import cut
+from nuclei.data.images import as_channels, open_image
 from nuclei.errors import InputError
-from nuclei.geojson import point
-from nuclei.images import as_channels, open_image
-from nuclei.overlay import COLOURS, LEGEND
-from nuclei.predictions import predict_crops, predict_nuclei
+from nuclei.inference.classifier import load_classifier
+from nuclei.inference.geojson import point
+from nuclei.inference.overlay import COLOURS, LEGEND
+from nuclei.inference.predict_files import predict_crops, predict_nuclei
+from nuclei.task import CLASSES, MPP
 
 CHANCES = [f"Probability_{label}" for label in range(len(CLASSES))]
 

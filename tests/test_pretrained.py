@@ -9,8 +9,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from nuclei.data.pretrained import check_trained, download_imagenet, read_weights
 from nuclei.errors import InputError
-from nuclei.pretrained import check_trained, download_imagenet, read_weights
 
 
 class CreatesFile:

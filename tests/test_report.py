@@ -10,21 +10,13 @@ import numpy as np
 import pytest
 from findings import PARAMS, draw_crops, with_params, write_findings
 
+from nuclei.evaluation.metrics import METRICS
 from nuclei.files import write_csv, write_json
-from nuclei.metrics import METRICS
-from nuclei.models import Model, SmallCNN, build, save_model
+from nuclei.models.checkpoint import Model, save_model
+from nuclei.models.networks import SmallCNN, build
 from nuclei.params import Params
-from nuclei.report import (
-    STAGES,
-    build_card,
-    build_page,
-    confusion,
-    count_mistakes,
-    describe_checkpoint,
-    interval_axis,
-    read_results,
-    wrong_predictions,
-)
+from nuclei.report.page import build_card, build_page, confusion, count_mistakes, interval_axis, wrong_predictions
+from nuclei.report.results import STAGES, describe_checkpoint, read_results
 
 HOSTILE = [
     *("<script>alert(1)</script>.png", '"><img src=x onerror=alert(1)>.png', "'onload='alert(1).png", "&lt;b&gt;.png"),

@@ -8,7 +8,7 @@ import torch
 
 import nuclei
 from nuclei import resume
-from nuclei.resume import fingerprint, load_state, save_state
+from nuclei.training.state import fingerprint, load_state, save_state
 
 ARRAY = np.arange(6, dtype=np.uint8).reshape(2, 3)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from nuclei.review import review_queue
+from nuclei.evaluation.review import review_queue
 
 
 def table(labels, probabilities):

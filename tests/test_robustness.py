@@ -3,8 +3,8 @@ import torch
 from skimage.color import rgb_from_hed
 from torch import nn
 
-from nuclei.predict import BATCH_SIZE
-from nuclei.robustness import stain_shift
+from nuclei.evaluation.robustness import stain_shift
+from nuclei.models.predict import BATCH_SIZE
 
 CPU = torch.device("cpu")
 

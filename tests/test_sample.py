@@ -10,8 +10,9 @@ from PIL import Image
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, cross_val_score
 
+from nuclei.data.synthetic.sample import CROP, draw_sample, write_sample
+from nuclei.data.synthetic.tissue import draw_stain, draw_tile
 from nuclei.params import Sample
-from nuclei.sample import CROP, draw_sample, draw_stain, draw_tile, write_sample
 
 CONFIG = Sample(seed=0, train=300, test=100, patients=4)
 SMALLEST = Sample(seed=0, train=20, test=4, patients=1)

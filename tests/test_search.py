@@ -7,10 +7,10 @@ import torch
 
 from nuclei.crops import Labelled
 from nuclei.device import choose_device
-from nuclei.fit import Recipe, fit
-from nuclei.models import ResNet18, SmallCNN, build, load_pretrained
+from nuclei.models.networks import ResNet18, SmallCNN, build, load_pretrained
 from nuclei.params import Range, load_params
-from nuclei.search import draw_trials, search
+from nuclei.training.loop import Recipe, fit
+from nuclei.training.tuning import draw_trials, search
 
 PARAMS = load_params(Path("params.yaml"))
 SETTINGS = PARAMS.tune.model_copy(

@@ -8,7 +8,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn import functional
 
-from nuclei.team import Team, unite
+from nuclei.training.parallel import Team, unite
 
 ROWS = 7  # that two cannot share evenly
 CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 0.5])

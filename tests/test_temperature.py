@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from test_calibration import calibrated
 
-from nuclei.metrics import calibration_error
-from nuclei.temperature import fit_temperature, softmax
+from nuclei.evaluation.metrics import calibration_error
+from nuclei.models.predict import fit_temperature, softmax
 
 
 def test_softmax_of_large_logits_is_finite():

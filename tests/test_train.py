@@ -7,12 +7,11 @@ import torch
 from nuclei.crops import Labelled
 from nuclei.device import Place
 from nuclei.errors import InputError
-from nuclei.fit import fit, keep_best
-from nuclei.models import ResNet18, SmallCNN, build
+from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.models.predict import fit_temperature, predict_logits
 from nuclei.params import load_params
-from nuclei.predict import predict_logits
-from nuclei.temperature import fit_temperature
-from nuclei.train import plan, train
+from nuclei.training.loop import fit, keep_best
+from nuclei.training.train import plan, train
 
 CPU = torch.device("cpu")
 PLACE = Place("cpu", torch.get_num_threads())

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nuclei.crops import normalise
-from nuclei.models import Model, SmallCNN, build, save_model
-from nuclei.sample import TILE, draw_stain, draw_tile
+from nuclei.data.synthetic.canvas import TILE
+from nuclei.data.synthetic.tissue import draw_stain, draw_tile
+from nuclei.models.checkpoint import Model, save_model
+from nuclei.models.networks import SmallCNN, build
+from nuclei.models.transforms import normalise
 
 
 @cache

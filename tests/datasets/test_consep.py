@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 from consep import draw_tiles, mat, write_consep
 
-from nuclei.archive import unpack
-from nuclei.classes import CLASSES
-from nuclei.datasets.consep import LABELS, import_consep
-from nuclei.datasets.shipped import write_crops
+from nuclei.data.public.common import write_crops
+from nuclei.data.public.consep import LABELS, import_consep
+from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
+from nuclei.task import CLASSES
 
 
 @pytest.fixture

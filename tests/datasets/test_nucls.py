@@ -7,9 +7,9 @@ import PIL.Image
 import pytest
 from tissue import tissue
 
-from nuclei.archive import unpack
-from nuclei.cut import cut
-from nuclei.datasets.nucls import LABELS, import_nucls
+from nuclei.data.cut import cut
+from nuclei.data.public.nucls import LABELS, import_nucls
+from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
 
 NAMES = {  # as the authors name them

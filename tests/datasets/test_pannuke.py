@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tissue import tissue
 
-from nuclei.archive import unpack
-from nuclei.datasets.pannuke import LABELS, import_pannuke
+from nuclei.data.public.pannuke import LABELS, import_pannuke
+from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
 
 SIDE = 256

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34
 
-from nuclei.models import Model, SmallCNN, build, save_model
+from nuclei.models.checkpoint import Model, save_model
+from nuclei.models.networks import SmallCNN, build
 
 TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
 ARCHITECTURE = {"channels": 3, "filters": [4, 4, 8, 8], "widths": [8, 8], "dropout": 0.2}

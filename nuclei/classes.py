@@ -1,1 +1,0 @@
-CLASSES = ("normal epithelial", "cancer epithelial", "muscle", "immune leukocyte")

@@ -1,0 +1,62 @@
+"""Crops cut around positions, at the resolution that the networks know."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+
+from nuclei.data.images import Image
+from nuclei.task import MPP, SIDE
+
+AS_IT_IS = 0.05  # relative difference of two resolutions up to which resampling would blur more than it corrects
+MARGIN = 4  # pixels round a crop that the resampling looks at
+
+
+def window(mpp: float) -> float:
+    """Return how many pixels of a picture of `mpp` microns a pixel a crop spans, SIDE where that is near enough."""
+    return float(SIDE) if abs(mpp / MPP - 1) <= AS_IT_IS else SIDE * MPP / mpp
+
+
+def cut(pixels: np.ndarray, y: float, x: float, side: float) -> np.ndarray:
+    """Cut the crop around (y, x) from RGB pixels, uint8 (H, W, 3), and bring it to uint8 (SIDE, SIDE, 3).
+
+    side: pixels that the crop spans. SIDE: they are taken as they are, from row round(y) - SIDE / 2 on, as the
+    competition did; else resampled (bicubic, with a wider kernel where it shrinks, so that nothing aliases).
+    What lies outside of the pixels is mirrored at their edge.
+    """
+    height, width = pixels.shape[:2]
+    if side == SIDE:
+        top, left = round(y) - SIDE // 2, round(x) - SIDE // 2
+        bottom, right = top + SIDE, left + SIDE
+    else:
+        reach = side / 2 + MARGIN * max(side / SIDE, 1)
+        top, left = int(np.floor(y - reach)), int(np.floor(x - reach))
+        bottom, right = int(np.ceil(y + reach)), int(np.ceil(x + reach))
+    inside = pixels[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    missing = [(max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)), (0, 0)]
+    padded = np.pad(inside, missing, mode="symmetric") if np.any(missing) else inside
+    if side == SIDE:
+        return padded.copy()
+    box = (x - side / 2 - left, y - side / 2 - top, x + side / 2 - left, y + side / 2 - top)
+    return np.asarray(PIL.Image.fromarray(padded).resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC, box))
+
+
+def cut_all(image: Image, y: np.ndarray, x: np.ndarray, mpp: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield every row of the positions, each once, with its crop, uint8 (SIDE, SIDE, 3).
+
+    y, x: float64 (N,), pixels, within the image; mpp: of the image, microns a pixel.
+    Rows come block after block of the image, so that no part of it is read again and again.
+    """
+    side = window(mpp)
+    if side == SIDE:  # rounded before anything is subtracted: halves go to the even pixel
+        y, x = np.rint(y), np.rint(x)
+    reach = int(side / 2 + MARGIN * max(side / SIDE, 1)) + 2
+    block = (y // image.block[0]).astype(np.int64) * (image.width // image.block[1] + 1) + x // image.block[1]
+    order = np.argsort(block, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(block[order])) + 1):
+        top, left = max(int(y[rows].min()) - reach, 0), max(int(x[rows].min()) - reach, 0)
+        bottom = min(int(y[rows].max()) + reach, image.height)
+        right = min(int(x[rows].max()) + reach, image.width)
+        region = image.read(top, left, bottom, right)
+        for row in rows.tolist():
+            yield row, cut(region, y[row] - top, x[row] - left, side)

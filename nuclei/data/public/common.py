@@ -1,0 +1,124 @@
+"""Zips as the authors ship them, and what all sets of nuclei have in common."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+from nuclei.data.competition import numbers, writing_competition
+from nuclei.data.cut import cut, window
+from nuclei.data.images import decode
+from nuclei.data.zips import BROKEN
+from nuclei.errors import InputError
+from nuclei.task import CLASSES
+
+TEST_SHARE = 0.4
+LARGEST = 2**28  # bytes of a picture or a table
+
+
+class Member(NamedTuple):
+    """A file in a zip."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def __str__(self) -> str:
+        return f"{self.archive.filename}, member {self.info.filename!a}"
+
+
+@contextmanager
+def open_zips(paths: Sequence[Path]) -> Iterator[list[zipfile.ZipFile]]:
+    """Open zips of different names. Raises InputError."""
+    with ExitStack() as stack:
+        archives = []
+        for path in paths:
+            if [other.name for other in paths].count(path.name) > 1:
+                raise InputError(f"{path}: there is another {path.name}: give each once")
+            try:
+                archives.append(stack.enter_context(zipfile.ZipFile(path)))
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror}): give the zip as downloaded") from None
+            except BROKEN:
+                raise InputError(f"{path}: not a whole zip file: download it again") from None
+        yield archives
+
+
+def find(archives: Iterable[zipfile.ZipFile], pattern: str) -> dict[str, Member]:
+    """Return the members whose path ends with `pattern`, in the order of their stems, by these.
+
+    pattern: a regular expression that matches the last parts of the path in any case, `Images/[^/]+[.]png` say
+    Raises InputError where two have the same stem.
+    """
+    found: dict[str, Member] = {}
+    for archive in archives:
+        for info in archive.infolist():
+            parts = info.filename.split("/")
+            if "__MACOSX" in parts or not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE):
+                continue
+            member, stem = Member(archive, info), Path(parts[-1]).stem
+            if stem in found:
+                raise InputError(f"{member}: there is another one, {found[stem]}: give each set once")
+            found[stem] = member
+    return dict(sorted(found.items()))
+
+
+def content(member: Member) -> bytes:
+    """Return what is in a member of at most 256 MiB. Raises InputError."""
+    if member.info.file_size > LARGEST:
+        raise InputError(f"{member}: larger than {LARGEST // 2**20} MiB: not what the authors shipped")
+    try:
+        with member.archive.open(member.info) as file:
+            return file.read(LARGEST)
+    except BROKEN:
+        raise InputError(f"{member}: damaged: download the zip again") from None
+
+
+def decode_all(pictures: dict[str, Member]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each picture's name and its pixels, RGB, uint8 (H, W, 3). Raises InputError."""
+    for name, member in pictures.items():
+        yield name, decode(io.BytesIO(content(member)), str(member))
+
+
+def within(y: np.ndarray, x: np.ndarray, height: int, width: int, mpp: float) -> np.ndarray:
+    """Tell which nuclei are at least half a crop from the border of their tile: bool (N,)."""
+    half = window(mpp) / 2
+    return (y >= half) & (y <= height - half) & (x >= half) & (x <= width - half)
+
+
+def write_crops(
+    out: Path, nuclei: pd.DataFrame, tiles: Iterable[tuple[str, np.ndarray]], mpp: float, seed: int
+) -> pd.DataFrame:
+    """Cut a crop around each nucleus, split them as the competition did and write its files and groups.csv.
+
+    nuclei: tile, y, x (pixels), label, group; tiles: each with its name, RGB, uint8 (H, W, 3), once; mpp: of the tiles
+    60 % for training and 40 % for test, drawn by class; names say nothing of class or tile. Returns the table of the
+    crops: the columns of `nuclei`, role and number. Raises InputError where a class has fewer than two nuclei.
+    """
+    counts = np.bincount(nuclei.label, minlength=len(CLASSES))
+    for name, count in zip(CLASSES, counts, strict=True):
+        if count < 2:
+            raise InputError(
+                f"{count} nuclei of class {name} at least half a crop from a border, expected two or more: give all "
+                "archives of the set"
+            )
+    parts = train_test_split(np.arange(len(nuclei)), test_size=TEST_SHARE, stratify=nuclei.label, random_state=seed)
+    table = pd.concat(
+        nuclei.iloc[rows].assign(role=role, number=named)
+        for rows, role, named in zip(parts, ("train", "test"), numbers(*map(len, parts)), strict=True)
+    )
+    by_tile = dict(iter(table.groupby("tile")))
+    side = window(mpp)
+    with writing_competition(out, table) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
+        for tile, pixels in tiles:
+            for row in by_tile.get(tile, table[:0]).itertuples():
+                add(row.role, row.number, cut(pixels, row.y, row.x, side))
+                bar.update()
+    return table

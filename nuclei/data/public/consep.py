@@ -1,0 +1,60 @@
+"""CoNSeP: 41 tiles of colon at 40x, 1000x1000 pixels; what the competition's crops were cut from.
+
+Graham et al. 2019, "HoVer-Net", Medical Image Analysis 58. The zip holds CoNSeP/Train and CoNSeP/Test with
+Images/*.png and Labels/*.mat; a .mat has inst_map (H, W), inst_type (N, 1) and inst_centroid (N, 2), x and y as
+`get_inst_centroid` of the authors' code (github.com/vqdang/hover_net) returns them. Patients are not told.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.io import loadmat
+
+from nuclei.data.public.common import Member, content, decode_all, find, open_zips, within, write_crops
+from nuclei.errors import InputError
+from nuclei.task import MPP
+
+# Healthy epithelial, dysplastic or malignant epithelial, muscle, inflammatory; not: other, fibroblast, endothelial.
+LABELS = {3: 0, 4: 1, 6: 2, 2: 3}
+
+
+def import_consep(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame:
+    """Write the competition's four files, and groups.csv with the tile of each crop; return the table of the crops.
+
+    Crops are `tile[y - 50 : y + 50, x - 50 : x + 50]` around rounded centroids, as the competition's.
+    Raises InputError.
+    """
+    with open_zips(archives) as zips:
+        pictures, labels = find(zips, "Images/[^/]+[.]png"), find(zips, "Labels/[^/]+[.]mat")
+        if not pictures or pictures.keys() != labels.keys():
+            lonely = sorted(pictures.keys() ^ labels.keys())[:1]
+            raise InputError(
+                f"{', '.join(map(str, archives))}: expected CoNSeP's Images/*.png, each with its Labels/*.mat"
+                f"{f'; {lonely[0]!a} has one of them only' if lonely else ''}"
+            )
+        nuclei = pd.concat([_read_labels(tile, member) for tile, member in labels.items()], ignore_index=True)
+        return write_crops(out, nuclei, decode_all(pictures), MPP, seed)
+
+
+def _read_labels(tile: str, member: Member) -> pd.DataFrame:
+    data = io.BytesIO(content(member))
+    try:
+        values = loadmat(data, variable_names=["inst_map", "inst_type", "inst_centroid"])
+        nucleus = values["inst_map"]
+        types = values["inst_type"].ravel().astype(int)
+        x, y = np.rint(values["inst_centroid"].reshape(len(types), 2)).astype(int).T
+        height, width = nucleus.shape
+        # Crescents aside, a centroid lies on a nucleus: not so if columns were taken for rows.
+        on_nuclei = nucleus[y.clip(0, height - 1), x.clip(0, width - 1)] > 0
+        if on_nuclei.mean() < 0.5:
+            raise ValueError("centroids lie beside the nuclei")
+    except Exception as error:  # what a broken file makes of SciPy's reader is anyone's guess
+        raise InputError(
+            f"{member}: expected inst_map, inst_type and inst_centroid ({' '.join(str(error).split())[:100]}): "
+            "download the zip again"
+        ) from None
+    nuclei = pd.DataFrame({"tile": tile, "y": y, "x": x, "label": pd.Series(types).map(LABELS), "group": tile})
+    return nuclei[nuclei.label.notna() & within(y, x, height, width, MPP)].astype({"label": int})

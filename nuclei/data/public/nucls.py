@@ -1,0 +1,73 @@
+"""NuCLS: fields of view of breast cancer, 0.2 microns a pixel, from TCGA.
+
+Amgad et al. 2022, "NuCLS", GigaScience 11. By the authors' page (sites.google.com/view/nucls/data-format) a zip holds
+rgb/*.png and csv/*.csv of the same names; a row of a table is a nucleus with raw_classification, xmin, ymin, xmax and
+ymax, pixels. Names of files hold TCGA's barcode, whose first three parts are the patient's.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from nuclei.data.public.common import Member, content, decode_all, find, open_zips, within, write_crops
+from nuclei.errors import InputError
+
+MPP = 0.2
+PATIENT = re.compile(r"TCGA-\w\w-\w{4}")
+COLUMNS = ("raw_classification", "xmin", "ymin", "xmax", "ymax")
+# Breast has no muscle among its classes: fibroblasts, spindles as well, take its place. Left out: endothelium and
+# myoepithelium, which are neither of the four, apoptotic bodies, and what the authors could not name.
+LABELS = {
+    "ductal_epithelium": 0,
+    "tumor": 1,
+    "mitotic_figure": 1,
+    "fibroblast": 2,
+    "lymphocyte": 3,
+    "plasma_cell": 3,
+    "macrophage": 3,
+    "neutrophil": 3,
+    "eosinophil": 3,
+}
+
+
+def import_nucls(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame:
+    """Write the competition's four files, and groups.csv with the patient of each crop; return the table of the crops.
+
+    Crops span 25 microns, 125 pixels of these pictures, and are resampled to 100. Raises InputError.
+    """
+    with open_zips(archives) as zips:
+        pictures, tables = find(zips, "rgb/[^/]+[.]png"), find(zips, "csv/[^/]+[.]csv")
+        if not pictures or not pictures.keys() <= tables.keys():
+            lonely = sorted(pictures.keys() - tables.keys())[:1]
+            raise InputError(
+                f"{', '.join(map(str, archives))}: expected NuCLS's rgb/*.png, each with its csv/*.csv"
+                f"{f'; {lonely[0]!a} has no table' if lonely else ''}"
+            )
+        sizes = ((name, pixels.shape[:2]) for name, pixels in decode_all(pictures))
+        nuclei = pd.concat([_read_table(name, tables[name], *size) for name, size in sizes], ignore_index=True)
+        return write_crops(out, nuclei, decode_all(pictures), MPP, seed)
+
+
+def _read_table(name: str, member: Member, height: int, width: int) -> pd.DataFrame:
+    try:
+        reader = csv.DictReader(io.StringIO(content(member).decode("utf-8-sig")))
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            raise ValueError(f"no column {min(set(COLUMNS) - set(reader.fieldnames or ()))}")
+        rows = [
+            (row["raw_classification"], *(float(row[side]) for side in ("xmin", "ymin", "xmax", "ymax")))
+            for row in reader
+        ]
+    except (csv.Error, TypeError, ValueError) as error:
+        raise InputError(f"{member}: expected a table with {','.join(COLUMNS)} ({error}): download it again") from None
+    boxes = pd.DataFrame(rows, columns=list(COLUMNS))
+    kinds = boxes.raw_classification.str.removeprefix("correction_")  # a second look of the authors'
+    y, x = (boxes.ymin + boxes.ymax) / 2, (boxes.xmin + boxes.xmax) / 2
+    patient = PATIENT.search(name)
+    nuclei = pd.DataFrame(
+        {"tile": name, "y": y, "x": x, "label": kinds.map(LABELS), "group": patient[0] if patient else name}
+    )
+    return nuclei[nuclei.label.notna() & within(y, x, height, width, MPP)].astype({"label": int})

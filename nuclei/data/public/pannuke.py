@@ -1,0 +1,102 @@
+"""PanNuke: 256x256 tiles of 19 tissues at 40x in three zips, fold_1.zip to fold_3.zip.
+
+Gamper et al. 2020, "PanNuke dataset extension, insights and baselines", arXiv:2003.10778. A zip holds images.npy,
+float64 (N, 256, 256, 3); masks.npy, float64 (N, 256, 256, 6): a plane a class, in which every nucleus has its own
+number; types.npy: the name of each tile's tissue. Classes in the order of the README in the zips: neoplastic,
+inflammatory, connective or soft tissue, dead, epithelial, background. Patients are not told.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from nuclei.data.public.common import Member, content, find, open_zips, within, write_crops
+from nuclei.data.zips import BROKEN
+from nuclei.errors import InputError
+from nuclei.task import MPP
+
+# By plane. Muscle is a part of the connective and soft tissue, and PanNuke does not tell it from the rest: what becomes
+# class 2 here are fibroblasts and endothelium as well. Dead cells are left out.
+LABELS = {0: 1, 1: 3, 2: 2, 4: 0}
+PLANES = 6
+
+
+def import_pannuke(archives: Sequence[Path], out: Path, seed: int, tissue: str) -> pd.DataFrame:
+    """Write the competition's four files, and groups.csv with the tile of each crop; return the table of the crops.
+
+    tissue: Colon, or another one as types.npy names it. The arrays, gigabytes each, are read tile by tile.
+    Raises InputError.
+    """
+    with open_zips(archives) as zips:
+        tissues = {archive.filename: _read_types(_member(archive, "types.npy")) for archive in zips}
+        there = sorted(set(np.concatenate(list(tissues.values()))))
+        if tissue not in there:
+            raise InputError(
+                f"{', '.join(map(str, archives))}: no tile of {tissue!a}, expected one of "
+                f"{', '.join(there)}: see --tissue"
+            )
+        nuclei = [
+            _find_nuclei(name, mask)
+            for archive in zips
+            for name, mask in _tiles(archive, "masks.npy", PLANES, tissues[archive.filename] == tissue)
+        ]
+        tiles = (
+            (name, np.rint(pixels).clip(0, 255).astype(np.uint8))
+            for archive in zips
+            for name, pixels in _tiles(archive, "images.npy", 3, tissues[archive.filename] == tissue)
+        )
+        return write_crops(out, pd.concat(nuclei, ignore_index=True), tiles, MPP, seed)
+
+
+def _member(archive: ZipFile, name: str) -> Member:
+    for member in find([archive], name.replace(".", "[.]")).values():
+        return member
+    raise InputError(f"{archive.filename}: no {name} in it: expected a fold of PanNuke")
+
+
+def _read_types(member: Member) -> np.ndarray:
+    try:
+        types = np.load(io.BytesIO(content(member)), allow_pickle=False)
+        if types.ndim != 1 or types.dtype.kind != "U":
+            raise ValueError
+    except (*BROKEN, EOFError):
+        raise InputError(f"{member}: expected an array of names: download the zip again") from None
+    return types
+
+
+def _tiles(archive: ZipFile, name: str, channels: int, wanted: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the wanted tiles of an array, float (H, W, channels), with their names; one tile at a time is held."""
+    member = _member(archive, name)
+    try:
+        with member.archive.open(member.info) as file:
+            major, _ = np.lib.format.read_magic(file)
+            read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
+            shape, is_fortran, dtype = read_header(file)
+            if is_fortran or dtype.kind not in "fiu" or len(shape) != 4 or shape[::3] != (len(wanted), channels):
+                raise ValueError(f"it holds {dtype} {shape}")
+            size = int(np.prod(shape[1:])) * dtype.itemsize
+            for number, chosen in enumerate(wanted):
+                tile = file.read(size)
+                if len(tile) != size:
+                    raise ValueError("it ends early")
+                if chosen:
+                    yield f"{Path(archive.filename).stem}_{number}", np.frombuffer(tile, dtype).reshape(shape[1:])
+    except (KeyError, *BROKEN) as error:
+        expected = f"{len(wanted)} tiles of {channels} channels in C order"
+        raise InputError(f"{member}: expected {expected} ({str(error)[:100]}): download the zip again") from None
+
+
+def _find_nuclei(tile: str, mask: np.ndarray) -> pd.DataFrame:
+    parts = []
+    for plane, label in LABELS.items():
+        nucleus = mask[..., plane].astype(np.int32)
+        ids = np.unique(nucleus[nucleus > 0])
+        y, x = np.rint(ndimage.center_of_mass(nucleus > 0, nucleus, ids)).astype(int).reshape(-1, 2).T
+        nuclei = pd.DataFrame({"tile": tile, "y": y, "x": x, "label": label, "group": tile})
+        parts.append(nuclei[within(y, x, *nucleus.shape, MPP)])
+    return pd.concat(parts)

@@ -1,0 +1,43 @@
+"""What every figure shares: resolution, colours, how it is written, and galleries of crops."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from nuclei.files import replacing
+
+DPI = 144
+COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
+
+# Okabe & Ito's without black and yellow, RGB; fold k has the colour k modulo 6.
+FOLD_COLOURS = np.array(
+    [[213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]], np.uint8
+)
+LINE_COLOURS = FOLD_COLOURS / 255
+
+
+def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
+    """Write a PNG: the same figure, the same bytes. With a palette of `colours`, it is half as large."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        if colours:
+            with Image.open(temporary) as image:
+                flat = image.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            flat.save(temporary, optimize=True)
+
+
+def plot_gallery(crops: np.ndarray, captions: Sequence[str], title: str, columns: int = 6) -> Figure:
+    """Draw crops, uint8 (N, H, W, C), with a caption under each; the title stands alone where there are none."""
+    rows = -(-len(crops) // columns)
+    figure = Figure(figsize=(1.7 * columns, 0.6 + 2.4 * rows), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    for place, ax in enumerate(figure.subplots(rows, columns, squeeze=False).flat if rows else ()):
+        ax.set_axis_off()
+        if place < len(crops):
+            ax.imshow(crops[place].squeeze(), cmap="gray", vmin=0, vmax=255)
+            style = {"ha": "center", "va": "top", "fontsize": 8, "parse_math": False}  # a file's name may hold a $
+            ax.text(0.5, -0.05, captions[place], transform=ax.transAxes, **style)
+    return figure

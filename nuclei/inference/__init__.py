@@ -1,0 +1,1 @@
+"""Trained networks at work on crops, tiles and slides."""

@@ -1,0 +1,68 @@
+"""Crops as people keep them: a file, a folder of files, a zip of files."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from nuclei.data.cut import cut, window
+from nuclei.data.images import decode, open_image
+from nuclei.data.zips import open_members
+from nuclei.errors import InputError
+from nuclei.files import require_file
+from nuclei.task import MPP
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@contextmanager
+def open_crop_files(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+    """Open PNG, JPEG and TIFF crops: give their names and what returns one of them, uint8 (100, 100, 3).
+
+    path: one crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are)
+    mpp: microns a pixel of the crops; a crop spans 25 microns whatever that is
+    Raises InputError, of a crop in a folder or zip when it is read.
+    """
+    side = window(mpp)
+
+    def check(height: int, width: int, where: str) -> None:
+        if (height, width) != (round(side), round(side)):
+            raise InputError(
+                f"{where}: {width}x{height} pixels, expected {round(side)}x{round(side)} for a crop: cut it to that "
+                "size, or name the file of its nuclei with --nuclei where it is a tile or slide"
+            )
+
+    def crop(file: Path | io.BytesIO, where: str) -> np.ndarray:
+        pixels = decode(file, where)
+        height, width = pixels.shape[:2]
+        check(height, width, where)
+        return cut(pixels, height / 2, width / 2, side)
+
+    if path.is_dir():
+        files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        names = sorted(file.name for file in files if not file.name.startswith("."))  # ._1.png is by macOS
+        yield _some(names, path), lambda name: crop(path / name, str(path / name))
+        return
+    try:
+        require_file(path)
+    except OSError as error:
+        expected = "a crop, a folder or a zip of crops, or a tile or slide"
+        raise InputError(f"{path}: cannot be read ({error.strerror}): expected {expected}") from None
+    if zipfile.is_zipfile(path):
+        with open_members(path) as (members, read):
+            names = [name for name in members if Path(name).suffix.lower() in SUFFIXES]
+            yield _some(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
+    else:
+        with open_image(path) as image:  # it may be a whole slide, which must not be decoded to be refused
+            check(image.height, image.width, str(path))
+            pixels = image.read(0, 0, image.height, image.width)
+        yield [path.name], lambda name: cut(pixels, image.height / 2, image.width / 2, side)
+
+
+def _some(names: list[str], path: Path) -> list[str]:
+    if not names:
+        raise InputError(f"{path}: no crop in it: expected files that end with {', '.join(SUFFIXES)}")
+    return names

@@ -1,0 +1,90 @@
+"""A model as ONNX: uint8 crops in, calibrated probabilities out, for programs that know nothing of PyTorch."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import onnxscript  # noqa: F401  torch.onnx needs it
+import torch
+from torch import Tensor, nn
+
+from nuclei.data.cut import cut
+from nuclei.data.images import as_channels
+from nuclei.data.synthetic.tissue import draw_stain, draw_tile
+from nuclei.errors import InputError
+from nuclei.files import replacing
+from nuclei.models.checkpoint import Model
+from nuclei.models.transforms import normalise
+from nuclei.task import CLASSES, MPP, SIDE
+
+TOLERANCE = 1e-4  # of a probability, between ONNX Runtime and PyTorch
+
+
+class Deployed(nn.Module):
+    """A model with all that stands round it: crops, uint8 (N, 100, 100, C), to probabilities, float32 (N, K)."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.network = model.network
+        self.temperature = model.temperature
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return torch.softmax(self.network(normalise(crops)) / self.temperature, dim=1)
+
+
+def export_onnx(model: Model, path: Path) -> float:
+    """Write `path`: input `crops`, uint8 (N, 100, 100, C), any N; output `probabilities`, float32 (N, K).
+
+    No flips and turns are averaged. The metadata name the classes and the microns a pixel. The same model and
+    versions, the same bytes. Returns the largest difference from PyTorch on crops of synthetic tissue; raises
+    InputError, and writes nothing, where it is more than 1e-4.
+    """
+    crops = torch.zeros(2, SIDE, SIDE, model.architecture.channels, dtype=torch.uint8)
+    program = torch.onnx.export(
+        Deployed(model).eval(),
+        (crops,),
+        input_names=["crops"],
+        output_names=["probabilities"],
+        dynamic_shapes={"crops": {0: torch.export.Dim("N")}},
+        dynamo=True,
+        verbose=False,
+    )
+    proto = program.model_proto
+    _forget_origin(proto.graph)
+    onnx.helper.set_model_props(proto, {"classes": json.dumps(CLASSES), "mpp": str(MPP)})
+    onnx.checker.check_model(proto, full_check=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+        difference = largest_difference(model, temporary, _example_crops(model.architecture.channels))
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"{path}: would differ from PyTorch by {difference:.2g}, more than {TOLERANCE}: not written"
+            )
+    return difference
+
+
+def _forget_origin(graph: onnx.GraphProto) -> None:
+    """Drop the exporter's notes, among them lines and paths of the source."""
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def _example_crops(channels: int) -> np.ndarray:
+    tile, nuclei = draw_tile(np.random.default_rng(0), draw_stain(np.random.default_rng(0)), cancer=True)
+    places = zip(nuclei.y, nuclei.x, strict=True)
+    return np.stack([as_channels(cut(tile, y, x, SIDE), channels) for y, x in places])
+
+
+def largest_difference(model: Model, path: Path, crops: np.ndarray) -> float:
+    """Return the largest difference of a probability between an ONNX file and PyTorch, both in float32 on the CPU.
+
+    crops: uint8 (N, 100, 100, C)
+    """
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(["probabilities"], {"crops": crops})
+    with torch.inference_mode():
+        expected = Deployed(model).eval()(torch.from_numpy(crops)).numpy()
+    return float(np.abs(probabilities - expected).max())

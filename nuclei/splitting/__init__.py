@@ -1,0 +1,1 @@
+"""Who shares pixels, and which fold everyone gets."""

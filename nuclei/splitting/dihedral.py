@@ -1,0 +1,41 @@
+"""The eight flips and rotations of a crop, and what they do to positions."""
+
+import numpy as np
+
+
+def turned(crop: np.ndarray, turn: int) -> np.ndarray:
+    """Flip and turn `crop` (H, W, ...): a view, (W, H, ...) where `turn` swaps rows and columns."""
+    if turn & 4:
+        crop = crop.swapaxes(0, 1)
+    if turn & 1:
+        crop = crop[::-1]
+    if turn & 2:
+        crop = crop[:, ::-1]
+    return crop
+
+
+def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What turns make of each other, of themselves, and which turn brings the corners `top` and `right` to the top."""
+    square = np.arange(4).reshape(2, 2)
+    code = {turned(square, turn).tobytes(): turn for turn in range(8)}
+    compose = np.array([[code[turned(turned(square, b), a).tobytes()] for b in range(8)] for a in range(8)], np.uint8)
+    upright = np.zeros((4, 4), np.uint8)
+    for turn in range(8):
+        upright[tuple(turned(square, turn)[0])] = turn
+    return compose, np.argmin(compose, axis=1).astype(np.uint8), upright
+
+
+COMPOSE, INVERSE, UPRIGHT = _tables()  # COMPOSE[a, b]: first b, then a
+
+
+def turned_shape(turn: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    swap = turn & 4 > 0
+    return np.where(swap, shape[1], shape[0]), np.where(swap, shape[0], shape[1])
+
+
+def moved_to(turn, y, x, size, frame) -> tuple[np.ndarray, np.ndarray]:
+    """Tell where the corner of a rectangle `size` at (y, x) comes to lie when its `frame` (height, width) is turned."""
+    swap = turn & 4 > 0
+    y, x = np.where(swap, x, y), np.where(swap, y, x)
+    height, width = (np.where(swap, frame[i] - size[i], frame[j] - size[j]) for i, j in ((1, 0), (0, 1)))
+    return np.where(turn & 1 > 0, height - y, y), np.where(turn & 2 > 0, width - x, x)

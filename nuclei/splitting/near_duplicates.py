@@ -1,0 +1,67 @@
+"""Crops that look alike without sharing pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nuclei.splitting.windows import CHUNK, FLAT, REACH, check
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Pairs of crops that look alike, whether or not they share pixels: int64 (P,) each; distance in bits of 143."""
+
+    first: np.ndarray
+    second: np.ndarray
+    distance: np.ndarray
+
+
+def near_duplicates(*parts: np.ndarray, distance: int = 10) -> Similar:
+    """Find crops that are the same picture but not the same pixels (JPEG, rescaling, brightness): a warning, no proof.
+
+    parts: as for `overlapping_pairs`, any H, W >= 12; distance: bits of 143 in which the hashes may differ, 0..20
+
+    Perceptual hash: signs of the 12x12 lowest DCT coefficients about their median (after Zauner 2010, "Implementation
+    and benchmarking of perceptual image hash functions"). Flips, turns and shifts are not found, flat crops left out.
+    Pairs come once, sorted by `first`, then `second`; where more than 64 crops look much alike, not all of their pairs.
+    Raises InputError where crops are smaller than 12 pixels, ValueError for arrays of another kind.
+    """
+    parts = tuple(np.asarray(part) for part in parts)
+    check(parts, SPECTRUM)
+    bits, flat = (np.concatenate(each) for each in zip(*(_perceptual_hash(part) for part in parts), strict=True))
+    rows = np.flatnonzero(~flat)
+    bits = bits[rows]
+    packed = np.packbits(bits, axis=1)
+    found = []
+    # Hashes that differ in at most `distance` bits are equal in at least one of `distance` + 1 bands.
+    for band in np.array_split(np.arange(bits.shape[1]), distance + 1):
+        key = bits[:, band] @ (1 << np.arange(len(band), dtype=np.int64))
+        order = np.lexsort((*packed.T, key))  # alike ones next to each other, for the limit on how far we look
+        for step in range(1, REACH * 4 + 1):
+            same = np.flatnonzero(key[order[step:]] == key[order[:-step]])
+            if not len(same):
+                break
+            ends = np.sort(np.stack([order[same], order[same + step]], axis=1), axis=1)
+            differ = np.bitwise_count(packed[ends[:, 0]] ^ packed[ends[:, 1]]).sum(1, dtype=np.int64)
+            found.append(np.column_stack([ends, differ])[differ <= distance])
+    table = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 3), np.int64)
+    return Similar(rows[table[:, 0]], rows[table[:, 1]], table[:, 2])
+
+
+SPECTRUM = 12  # coefficients a side
+
+
+def _perceptual_hash(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hash crops: bool (N, 143), and which are flat: bool (N,)."""
+    rows, columns = (
+        np.cos(np.pi / size * np.outer(np.arange(SPECTRUM), np.arange(size) + 0.5)).astype(np.float32)
+        for size in crops.shape[1:3]
+    )
+    bits, flat = np.zeros((len(crops), SPECTRUM**2 - 1), bool), np.zeros(len(crops), bool)
+    step = max(1, 5 * CHUNK // (crops.shape[1] * crops.shape[2]))
+    for start in range(0, len(crops), step):
+        grey = crops[start : start + step].mean(-1, dtype=np.float32)
+        spectrum = (rows @ grey @ columns.T).reshape(len(grey), -1)[:, 1:]  # the first is the brightness
+        bits[start : start + step] = spectrum > np.median(spectrum, axis=1, keepdims=True)
+        flat[start : start + step] = grey.std(axis=(1, 2)) < FLAT
+    return bits, flat

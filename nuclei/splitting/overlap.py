@@ -1,0 +1,252 @@
+"""Crops that share pixels: found by hashed windows, verified pixel by pixel, completed by laying the crops out.
+
+Nothing here looks at labels or names. Crops may be flipped and turned copies of one another. A turn is a code 0..7,
+as in `nuclei.crops.turn`: bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 changes
+nothing.
+"""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+from nuclei.files import replacing
+from nuclei.splitting.dihedral import COMPOSE, INVERSE, moved_to, turned, turned_shape
+from nuclei.splitting.windows import FLAT, REACH, Windows, check, fingerprint
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P pairs of crops that share pixels, sorted by `first`, then `second`; each pair once.
+
+    first, second: int64 (P,), first < second
+    dy, dx: int32 (P,), pixels, where the top left corner of the second crop, once turned, lies in the first
+    turn: uint8 (P,), 0..7, what has to be done to the second crop so that it fits
+    area: int64 (P,), pixels, how many the two share
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    dy: np.ndarray
+    dx: np.ndarray
+    turn: np.ndarray
+    area: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, rows: np.ndarray) -> "Pairs":
+        """Keep some of the pairs: `rows` are indices or a mask."""
+        return _rows(self, rows)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where N crops lie: each group of connected crops in a frame of its own, its first crop upright at (0, 0).
+
+    group: int64 (N,), numbered by first appearance
+    turn: uint8 (N,), what is done to the crop; then its top left corner lies at y, x: int64 (N,), pixels
+    """
+
+    group: np.ndarray
+    turn: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+
+
+def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, threads: int = 2) -> Pairs:
+    """Find all pairs of crops that share pixels, as `Pairs`; indices run on through `parts`.
+
+    parts: uint8, (N, H, W, C), one or more (train, test) with the same H, W, C; memory-mapped ones are read in chunks
+    window: side of the hashed windows, pixels, 4..256; smaller ones find smaller overlaps, in more time and memory
+    border: pixels along the edges that may differ because each crop was enlarged or compressed on its own; 0: none may
+    threads: of the hashing; the result doesn't depend on them
+
+    Exact: what `area` counts is equal in every pixel. That is the whole overlap, whatever its size, or, where that
+    isn't equal, the overlap without a `border` on each side, if it is no smaller than a window and not flat.
+    Complete: for overlaps of at least 2 `window` x 2 `window` pixels (in crops smaller than 3 `window`, of at least
+    (H + `window`) / 2 pixels a side) that are not flat or mirror-symmetric throughout; and down to one pixel between
+    crops that other overlaps connect. So what may be missed is a sliver that alone joins two groups.
+    Windows with a standard deviation below 4 grey levels in the middle channel are background and join nothing.
+
+    Where identical crops are many, only the first 16 copies enter all their pairs; each further one has a single pair,
+    with the first. Likewise a pattern that many different crops hold (a logo) is only compared with 16 others.
+    Time and memory grow linearly with the crops and the pairs.
+
+    Raises InputError where crops are smaller than `window`, ValueError for arrays of another kind.
+    Source of the selection: Schleimer et al. 2003, "Winnowing: local algorithms for document fingerprinting", in 2D.
+    """
+    parts = tuple(np.asarray(part) for part in parts)  # views of memory maps: slicing np.memmap itself is slow
+    check(parts, window)
+    if not 4 <= window <= 256:
+        raise ValueError(f"window must be 4 to 256 pixels, got {window}")
+    shape = parts[0].shape[1:3]
+    crops = [crop for part in parts for crop in part]
+    windows, first_copy, copies = fingerprint(parts, window, threads)
+    late = np.flatnonzero((copies > 0) & np.isin(np.arange(len(crops)), windows.crop))  # flat crops have no windows
+    if len(late):
+        windows = _rows(windows, copies[windows.crop] < REACH)
+    found = _verified(crops, _candidates(windows, shape, window), window, border)
+    zeros = np.zeros(len(late), np.int64)
+    found = _merged(found, _pairs(first_copy[late], late, zeros, zeros, zeros, shape))
+    rest = _laid_over(found, layout(found, len(crops), shape), copies < REACH, shape)
+    return _merged(found, _verified(crops, rest, window, border))
+
+
+def save_pairs(path: Path, pairs: Pairs) -> None:
+    """Write the columns of `pairs` as an .npz."""
+    with replacing(path) as temporary:
+        np.savez(temporary, **{field.name: getattr(pairs, field.name) for field in fields(pairs)})
+
+
+def load_pairs(path: Path) -> Pairs:
+    """Read what `save_pairs` wrote."""
+    with np.load(path) as columns:
+        return Pairs(**columns)
+
+
+def groups(pairs: Pairs, n: int) -> np.ndarray:
+    """Number the groups of crops that pairs connect: int64 (n,), by first appearance; single crops are groups too."""
+    return joined(pairs.first, pairs.second, n)
+
+
+def joined(first: np.ndarray, second: np.ndarray, n: int) -> np.ndarray:
+    """Number the groups of 0..n-1 that the edges `first`-`second`, int (P,), connect: as `groups` does."""
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
+    labels = connected_components(graph, directed=False)[1]
+    _, appearance, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(appearance))[inverse]
+
+
+def layout(pairs: Pairs, n: int, shape: tuple[int, int]) -> Layout:
+    """Lay out `n` crops of `shape` (H, W) by a spanning tree of their pairs."""
+    group = groups(pairs, n)
+    roots = np.unique(group, return_index=True)[1]
+    # One more node, joined to the first crop of each group, lets a single search walk all groups.
+    ends = np.concatenate([pairs.first, np.full(len(roots), n)]), np.concatenate([pairs.second, roots])
+    graph = coo_array((np.ones(len(ends[0]), bool), ends), shape=(n + 1, n + 1)).tocsr()
+    parent = breadth_first_order(graph, n, directed=False)[1][:n].astype(np.int64)
+    parent[roots] = roots
+
+    turn, y, x = np.zeros(n, np.uint8), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    down = parent[pairs.second] == pairs.first
+    child = pairs.second[down]
+    turn[child], y[child], x[child] = pairs.turn[down], pairs.dy[down], pairs.dx[down]
+    up = parent[pairs.first] == pairs.second
+    child, back = pairs.first[up], INVERSE[pairs.turn[up]]
+    turn[child] = back
+    y[child], x[child] = moved_to(back, -pairs.dy[up], -pairs.dx[up], shape, turned_shape(pairs.turn[up], shape))
+    while np.any(parent != parent[parent]):  # each round doubles the length of the path that is already walked
+        over = turn[parent]
+        moved_y, moved_x = moved_to(over, y, x, turned_shape(turn, shape), shape)
+        turn, y, x = COMPOSE[over, turn], y[parent] + moved_y, x[parent] + moved_x
+        parent = parent[parent]
+    return Layout(group, turn, y, x)
+
+
+def _rows(table, rows: np.ndarray):
+    """Keep some rows of a dataclass of columns."""
+    return type(table)(*(getattr(table, field.name)[rows] for field in fields(table)))
+
+
+def _candidates(windows: Windows, shape: tuple[int, int], window: int) -> Pairs:
+    """Pair crops that hold windows of equal hash; those that agree on the offset come once."""
+    order = np.argsort(windows.key, kind="stable")
+    key = windows.key[order]
+    found = _pairs(*np.zeros((5, 0), np.int64), shape)
+    for step in range(1, REACH + 1):
+        equal = np.flatnonzero(key[step:] == key[:-step])  # crops come in order: the first index is the smaller one
+        if not len(equal):
+            break
+        a, b = order[equal], order[equal + step]
+        apart = windows.crop[a] != windows.crop[b]
+        a, b = a[apart], b[apart]
+        turn = COMPOSE[INVERSE[windows.upright[a]], windows.upright[b]]
+        y, x = moved_to(turn, windows.y[b], windows.x[b], (window, window), shape)
+        new = _pairs(windows.crop[a], windows.crop[b], windows.y[a] - y, windows.x[a] - x, turn, shape)
+        found = _merged(found, new, best=False)
+    return found
+
+
+def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int, int]) -> Pairs:
+    """Pair the crops (of those in the mask `take`) that lie over one another in their layout and are not yet paired."""
+    rows = np.flatnonzero(take)
+    group, turn, y, x = placed.group[rows], placed.turn[rows], placed.y[rows], placed.x[rows]
+    height, width = turned_shape(turn, shape)
+    cell = max(shape)
+    grid_y, grid_x = (axis // cell - (axis // cell).min(initial=0) + 1 for axis in (y, x))  # neighbours stay above 0
+    columns = grid_x.max(initial=0) + 2
+    where = (group * (grid_y.max(initial=0) + 2) + grid_y) * columns + grid_x
+    order = np.argsort(where, kind="stable")
+    cells = where[order]
+    n = len(take)
+    known = pairs.first * n + pairs.second
+    found = _pairs(*np.zeros((5, 0), np.int64), shape)
+    for dy, dx in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
+        start, end = (np.searchsorted(cells, cells + dy * columns + dx, side) for side in ("left", "right"))
+        if dy == dx == 0:
+            start = np.arange(len(cells)) + 1
+        count = end - start
+        i = np.repeat(np.arange(len(cells)), count)
+        j = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count) + start[i]
+        i, j = np.sort(np.stack([order[i], order[j]]), axis=0)
+        over = (
+            (y[i] < y[j] + height[j]) & (y[j] < y[i] + height[i]) & (x[i] < x[j] + width[j]) & (x[j] < x[i] + width[i])
+        )
+        over[over] = ~np.isin(rows[i[over]] * n + rows[j[over]], known)
+        i, j = i[over], j[over]
+        back = INVERSE[turn[i]]
+        at = moved_to(back, y[j] - y[i], x[j] - x[i], (height[j], width[j]), (height[i], width[i]))
+        found = _merged(found, _pairs(rows[i], rows[j], *at, COMPOSE[back, turn[j]], shape))
+    return found
+
+
+def _verified(crops: list[np.ndarray], pairs: Pairs, window: int, border: int) -> Pairs:
+    """Keep the pairs whose overlap is equal in every pixel, or in all but a border; of two crops the largest."""
+    height, width = crops[0].shape[:2] if crops else (0, 0)
+    area = np.zeros(len(pairs), np.int64)
+    columns = (column.tolist() for column in (pairs.first, pairs.second, pairs.dy, pairs.dx, pairs.turn))
+    for row, (first, second, dy, dx, turn) in enumerate(zip(*columns, strict=True)):
+        one, other = crops[first], crops[second]
+        if turn:
+            other = turned(other, turn)
+        one = one[max(dy, 0) : dy + other.shape[0], max(dx, 0) : dx + other.shape[1]]
+        other = other[max(-dy, 0) : height - dy, max(-dx, 0) : width - dx]
+        if not (one == other).all():
+            one, other = (each[border : len(each) - border, border : each.shape[1] - border] for each in (one, other))
+            # What is left must be proof on its own: as large as a window, and not flat.
+            if min(one.shape[:2]) < window or not (one == other).all() or one[..., one.shape[2] // 2].std() < FLAT:
+                continue
+        area[row] = one.shape[0] * one.shape[1]
+    return _merged(replace(pairs, area=area)[area > 0])
+
+
+def _pairs(first, second, dy, dx, turn, shape: tuple[int, int]) -> Pairs:
+    height, width = turned_shape(turn, shape)
+    tall = np.minimum(shape[0], dy + height) - np.maximum(dy, 0)
+    wide = np.minimum(shape[1], dx + width) - np.maximum(dx, 0)
+    return Pairs(
+        first.astype(np.int64),
+        second.astype(np.int64),
+        dy.astype(np.int32),
+        dx.astype(np.int32),
+        turn.astype(np.uint8),
+        tall.astype(np.int64) * wide,
+    )
+
+
+def _merged(*several: Pairs, best: bool = True) -> Pairs:
+    """Put pairs together and sort them, without copies; with `best` only the largest overlap of any two crops."""
+    pairs = Pairs(*(np.concatenate([getattr(each, field.name) for each in several]) for field in fields(Pairs)))
+    ends = pairs.first << 32 | pairs.second
+    # One number for the place: offsets stay below 2**20, as no crop is larger.
+    place = ((pairs.dy + (1 << 20)).astype(np.int64) << 21 | pairs.dx + (1 << 20)) << 3 | pairs.turn
+    order = np.lexsort((place, -pairs.area, ends))
+    ends, place = ends[order], place[order]
+    new = np.ones(len(order), bool)
+    new[1:] = ends[1:] != ends[:-1]
+    if not best:
+        new[1:] |= place[1:] != place[:-1]
+    return pairs[order[new]]

@@ -1,0 +1,1 @@
+"""From crops and settings to trained networks."""
