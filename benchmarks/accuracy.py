@@ -21,10 +21,10 @@ from tqdm import tqdm
 from benchmarks import seed
 from benchmarks.setting import Setting, extract, params
 from benchmarks.training import SHAPES
-from nuclei.crops import Labelled, open_crops, roles
+from nuclei.crops import LabelledCrops, open_crops, roles
 from nuclei.data.synthetic.sample import write_sample
 from nuclei.data.unpack import unpack
-from nuclei.device import choose_device
+from nuclei.device import setup_device
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
 from nuclei.splitting.folds import assign_folds
@@ -107,7 +107,7 @@ def group_and_fold(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train_seed(network: str, setting: Setting, parts: Parts, epochs: int, number: int) -> dict[str, Any]:
-    choose_device(setting.device, setting.threads)
+    setup_device(setting.device, setting.threads)
     torch.manual_seed(number)
     net = seed.NETWORKS[network]().to(setting.device)
     optimizer = seed.adam(net)
@@ -143,10 +143,10 @@ def train_seed(network: str, setting: Setting, parts: Parts, epochs: int, number
 
 
 def train_ours(network: str, setting: Setting, parts: Parts, epochs: int, number: int) -> dict[str, Any]:
-    device, chosen = choose_device(setting.device, setting.threads), params()
+    device, chosen = setup_device(setting.device, setting.threads), params()
     crops, labels = open_crops(setting.crops, "train"), setting.index("train")["Label"].to_numpy(np.int64)
     training, validation, holdout = (
-        Labelled(crops[rows], labels[rows]) for rows in (parts.training, parts.validation, parts.holdout)
+        LabelledCrops(crops[rows], labels[rows]) for rows in (parts.training, parts.validation, parts.holdout)
     )
     recipe = Recipe(seed.LR, min(BATCH_SIZE, len(training)), epochs, number, ema=0.0, train=chosen.train)
     net = build(SHAPES[network], number)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting
-from nuclei.device import choose_device
+from nuclei.device import setup_device
 
 SECONDS, SMALL_SECONDS = 0.5, 0.1  # a rate
 # Channels, pixels a side, of 3x3 convolutions in ResNet18; without padding, so that no product is by a known zero.
@@ -20,7 +20,7 @@ BestSeconds = Callable[[Callable[[], Tensor]], float]
 
 def ceiling(setting: Setting) -> Job:
     """Measure everything; the figures are in the notes: FLOP/s and bytes/s (read and written)."""
-    device = choose_device(setting.device, setting.threads)
+    device = setup_device(setting.device, setting.threads)
     best_seconds = partial(_best_seconds, device=device, seconds=SMALL_SECONDS if setting.small else SECONDS)
     notes = {}
     for dtype in (torch.bfloat16, torch.float32):

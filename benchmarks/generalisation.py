@@ -25,7 +25,7 @@ from benchmarks.accuracy import group_and_fold
 from benchmarks.setting import Setting, params
 from nuclei.crops import open_crops, roles, select
 from nuclei.data.unpack import unpack
-from nuclei.device import autocast, choose_device
+from nuclei.device import autocast, setup_device
 from nuclei.evaluation.metrics import compare, draw_resamples, score, score_intervals
 from nuclei.models.networks import SmallCNN, build
 from nuclei.models.predict import predict_logits, softmax
@@ -122,7 +122,7 @@ def hold_out_each(name: str, crops: np.ndarray, split: pd.DataFrame, epochs: int
 
     split: Label and Fold of each of `crops`
     """
-    change, device = CHANGES[name], choose_device(setting.device, setting.threads)
+    change, device = CHANGES[name], setup_device(setting.device, setting.threads)
     train = params().train.model_copy(update=dict(change.train))
     recipe = Recipe(LR, BATCH_SIZE, epochs, seed=0, ema=0.0, train=train)
     crops = change.prepare(crops)

@@ -13,7 +13,7 @@ from benchmarks.setting import Setting, params
 from benchmarks.training import SHAPES
 from nuclei import attribution
 from nuclei.crops import open_crops
-from nuclei.device import choose_device
+from nuclei.device import setup_device
 from nuclei.models.networks import build
 from nuclei.models.transforms import normalise
 
@@ -51,7 +51,7 @@ def ours(precision: str, setting: Setting) -> Job:
 
 
 def _prepare(setting: Setting) -> tuple[nn.Module, np.ndarray, torch.device]:
-    device = choose_device(setting.device, setting.threads)
+    device = setup_device(setting.device, setting.threads)
     network = build(SHAPES["resnet"], seed=0).eval().to(device)
     return network, np.array(open_crops(setting.crops, "train")[: 4 if setting.small else 8]), device
 

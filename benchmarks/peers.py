@@ -20,7 +20,7 @@ from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, Ran
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting
 from benchmarks.training import BATCH_SIZE
-from nuclei.device import choose_device, computes_bfloat16
+from nuclei.device import setup_device, computes_bfloat16
 from nuclei.models.transforms import MEAN, STD
 
 
@@ -28,7 +28,7 @@ def lightning(setting: Setting) -> Job:
     """Lightning: ImageFolder, a worker a thread, bf16-mixed where the device computes in it, channels last."""
     import lightning as L  # noqa: N812 (as everybody calls it)
 
-    device = choose_device(setting.device, setting.threads)
+    device = setup_device(setting.device, setting.threads)
 
     class Classifier(L.LightningModule):
         def __init__(self) -> None:
@@ -77,7 +77,7 @@ def ultralytics(setting: Setting) -> Job:
     os.environ |= {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(setting.folder), "YOLO_VERBOSE": "false"}
     from ultralytics import YOLO
 
-    device = choose_device(setting.device, setting.threads)
+    device = setup_device(setting.device, setting.threads)
     # As its own yolo11-cls-resnet18.yaml, but from random weights: those would have to be downloaded.
     layout = setting.folder / "yolo11-cls-resnet18.yaml"
     layout.write_text(

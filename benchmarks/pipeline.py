@@ -11,7 +11,7 @@ import yaml
 from benchmarks import seed, tuning
 from benchmarks.measure import Job, Way
 from benchmarks.setting import PROJECT, Setting, extract
-from nuclei.device import choose_device
+from nuclei.device import setup_device
 
 EPOCHS = 3  # of either network
 CHANGES = {  # of params.yaml: only what makes both ways do the same
@@ -24,7 +24,7 @@ CHANGES = {  # of params.yaml: only what makes both ways do the same
 
 def seeds(setting: Setting) -> Job:
     """One script: extract, tune, train and validate, predict; no search for overlaps, no checks."""
-    choose_device(setting.device, setting.threads)
+    setup_device(setting.device, setting.threads)
     index, test = setting.index("train"), setting.index("test")
     fitting, validation = index.iloc[: len(index) * 3 // 5], index.iloc[len(index) * 3 // 5 : len(index) * 4 // 5]
 

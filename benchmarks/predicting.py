@@ -11,7 +11,7 @@ from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting, params
 from benchmarks.training import SHAPES
 from nuclei.crops import open_crops
-from nuclei.device import choose_device
+from nuclei.device import setup_device
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
 
@@ -20,7 +20,7 @@ TIMES = 5  # that ours does it: once is over in a moment
 
 
 def seed_validates(name: str, setting: Setting) -> Job:
-    choose_device(setting.device, setting.threads)
+    setup_device(setting.device, setting.threads)
     network = seed.NETWORKS[name]().to(setting.device)
     batches = seed.loader(setting.png / "train", setting.index("train")[:VALIDATED])
 
@@ -32,7 +32,7 @@ def seed_validates(name: str, setting: Setting) -> Job:
 
 
 def seed_predicts(name: str, setting: Setting) -> Job:
-    choose_device(setting.device, setting.threads)
+    setup_device(setting.device, setting.threads)
     network = seed.NETWORKS[name]().to(setting.device)
     index = setting.index("test")
 
@@ -43,7 +43,7 @@ def seed_predicts(name: str, setting: Setting) -> Job:
 
 
 def ours(name: str, part: str, most: int | None, tta: bool, setting: Setting) -> Job:
-    device = choose_device(setting.device, setting.threads)
+    device = setup_device(setting.device, setting.threads)
     network = build(SHAPES[name], seed=0).to(device)
     crops = open_crops(setting.crops, part)[:most]
     how = device, params().train.precision, tta

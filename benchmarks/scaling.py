@@ -27,8 +27,8 @@ from tqdm import tqdm
 from benchmarks.setting import params
 from benchmarks.training import BATCH_SIZE, SHAPES, recipe
 from nuclei.cluster import BLOCK, map_crops, ray_cluster
-from nuclei.crops import Labelled
-from nuclei.device import Place
+from nuclei.crops import LabelledCrops
+from nuclei.device import Compute
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
 from nuclei.training.distributed import fit_anywhere
@@ -42,25 +42,25 @@ SEARCHED = 16 * BATCH_SIZE  # crops
 TRIALS = 4
 
 
-def some_crops(n: int) -> Labelled:
+def some_crops(n: int) -> LabelledCrops:
     """Noise: nothing here depends on what a crop shows."""
     rng = np.random.default_rng(0)
-    return Labelled(rng.integers(0, 256, (n, 100, 100, 3), np.uint8), np.arange(n) % 4)
+    return LabelledCrops(rng.integers(0, 256, (n, 100, 100, 3), np.uint8), np.arange(n) % 4)
 
 
-def predict(place: Place) -> float:
+def predict(place: Compute) -> float:
     function = partial(predict_logits, build(SHAPES["resnet"], seed=0), precision=params().train.precision)
     crops = some_crops(PREDICTED).crops
     return seconds(lambda: map_crops(function, [crops], place))
 
 
-def train(place: Place) -> float:
+def train(place: Compute) -> float:
     epochs = fit_anywhere(build(SHAPES["resnet"], seed=0), some_crops(TRAINED), None, recipe(EPOCHS), place)
     next(epochs)
     return seconds(lambda: list(epochs))
 
 
-def tune(crops: int, place: Place) -> float:
+def tune(crops: int, place: Compute) -> float:
     settings = params().tune.model_copy(update={"trials": TRIALS, "epochs": [1], "batch_size": [BATCH_SIZE]})
     shapes, train, validation = {"cnn": SHAPES["cnn"]}, some_crops(crops), some_crops(8)
     with tempfile.TemporaryDirectory() as kept, redirect_stdout(sys.stderr):
@@ -93,7 +93,7 @@ def main() -> None:
                 for nodes in (1, 2):
                     other = cluster.add_node(num_cpus=1) if nodes == 2 else None
                     cluster.wait_for_nodes()
-                    place = Place("cpu", threads=1, workers=nodes)
+                    place = Compute("cpu", threads=1, workers=nodes)
                     predict(place)  # starts the workers
                     for name, work in WORK.items():
                         times[name][nodes].append(work(place))

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import seed
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting, params
-from nuclei.crops import Labelled, open_crops
-from nuclei.device import choose_device
+from nuclei.crops import LabelledCrops, open_crops
+from nuclei.device import setup_device
 from nuclei.models.networks import ResNet18, SmallCNN, build
 from nuclei.training.loop import Recipe, fit
 
@@ -21,7 +21,7 @@ EPOCHS = 3  # of ours: one is over in a moment
 
 
 def seeds(name: str, setting: Setting) -> Job:
-    choose_device(setting.device, setting.threads)
+    setup_device(setting.device, setting.threads)
     network = seed.NETWORKS[name]().to(setting.device)
     optimizer = seed.adam(network)
     index = setting.index("train")
@@ -39,10 +39,10 @@ def seeds(name: str, setting: Setting) -> Job:
 
 def ours(name: str, setting: Setting, compiled: bool = False) -> Job:
     """compiled: by torch.compile, whose own time counts"""
-    device = choose_device(setting.device, setting.threads)
+    device = setup_device(setting.device, setting.threads)
     network = build(SHAPES[name], seed=0)
-    crops = Labelled(open_crops(setting.crops, "train"), setting.index("train")["Label"].to_numpy(np.int64))
-    some = Labelled(crops.crops[: 2 * BATCH_SIZE], crops.labels[: 2 * BATCH_SIZE])
+    crops = LabelledCrops(open_crops(setting.crops, "train"), setting.index("train")["Label"].to_numpy(np.int64))
+    some = LabelledCrops(crops.crops[: 2 * BATCH_SIZE], crops.labels[: 2 * BATCH_SIZE])
     list(fit(network, some, None, recipe(), device))
     flop = flop_of_training(network, device)
     if compiled:

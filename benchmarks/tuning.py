@@ -12,8 +12,8 @@ from benchmarks import seed
 from benchmarks.measure import Job, Way
 from benchmarks.setting import Setting, params
 from benchmarks.training import BATCH_SIZE, SHAPES, recipe
-from nuclei.crops import Labelled, open_crops
-from nuclei.device import choose_device
+from nuclei.crops import LabelledCrops, open_crops
+from nuclei.device import setup_device
 from nuclei.models.networks import build
 from nuclei.training.loop import fit
 from nuclei.training.tuning import search
@@ -68,7 +68,7 @@ def ours(setting: Setting, crops: int | None = None) -> Job:
     """crops: how many are trained on; a handful shows what starting and stopping Ray takes"""
     train, validation = _crops(setting)
     if crops:
-        train, validation = (Labelled(some.crops[:crops], some.labels[:crops]) for some in (train, validation))
+        train, validation = (LabelledCrops(some.crops[:crops], some.labels[:crops]) for some in (train, validation))
     changes = {
         "trials": TRIALS,
         "epochs": [1],
@@ -88,7 +88,7 @@ def ours(setting: Setting, crops: int | None = None) -> Job:
 def alone(setting: Setting) -> Job:
     """The same trials one after another, without Ray, each on all threads."""
     train, validation = _crops(setting)
-    device = choose_device(setting.device, setting.threads)
+    device = setup_device(setting.device, setting.threads)
 
     def run() -> int:
         for shape in SHAPES.values():
@@ -99,10 +99,10 @@ def alone(setting: Setting) -> Job:
     return Job(run)
 
 
-def _crops(setting: Setting) -> tuple[Labelled, Labelled]:
+def _crops(setting: Setting) -> tuple[LabelledCrops, LabelledCrops]:
     crops, labels = open_crops(setting.crops, "train"), setting.index("train")["Label"].to_numpy(np.int64)
     fit_on, validate_on = slice(None, -VALIDATED), slice(-VALIDATED, None)
-    return Labelled(crops[fit_on], labels[fit_on]), Labelled(crops[validate_on], labels[validate_on])
+    return LabelledCrops(crops[fit_on], labels[fit_on]), LabelledCrops(crops[validate_on], labels[validate_on])
 
 
 WAYS: dict[str, Way] = {"seed": seeds, "ours": ours, "start": partial(ours, crops=4), "alone": alone}

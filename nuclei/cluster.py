@@ -8,17 +8,17 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 
 import nuclei
-from nuclei.device import Place, choose_device
+from nuclei.device import Compute, setup_device
 from nuclei.errors import InputError
 
 # Read when Ray is imported. Workers need no environment of their own, and one line a trial is enough.
@@ -30,11 +30,14 @@ if os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a refusal is one; 20 tries take a quarter of an hour
 
 BLOCK = 256  # crops that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
-BLOCKS_A_WORKER = 2  # the next one arrives while one is computed
+BLOCKS_PER_WORKER = 2  # the next one arrives while one is computed
 EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with a frame of this kind an HTTP/2 connection starts
+ATTEMPTS = 3  # of a task whose worker is lost
 STARTS = 3  # of a Ray that is too slow to start
 HEAD_SILENT = 30  # seconds until a head that does not answer is given up
 WATCH = 2  # seconds between two questions
+
+Key = TypeVar("Key")
 
 
 def cluster_address() -> str | None:
@@ -133,10 +136,10 @@ def _check_connection(address: str) -> None:
             "cluster and give its head's host:port (see docs/cluster.md)"
         )
     try:
-        place = urlsplit(address if "://" in address else f"//{address}")
-        if not place.port:  # auto
+        url = urlsplit(address if "://" in address else f"//{address}")
+        if not url.port:  # auto
             return
-        with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+        with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
             if os.environ.get("RAY_USE_TLS") == "1":  # says nothing in the clear
                 return
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)  # RFC 9113, section 3.4
@@ -164,7 +167,7 @@ def _watch(head: str) -> None:
                 os._exit(1)
 
 
-def places(cpus: int, gpus: float, what: str) -> int:
+def worker_slots(cpus: int, gpus: float, what: str) -> int:
     """Return how many workers with `cpus` CPUs and `gpus` GPUs the machines have room for together.
 
     Raises InputError, which names `what` asked for them, where not even one fits on any machine.
@@ -182,34 +185,34 @@ def places(cpus: int, gpus: float, what: str) -> int:
     return room
 
 
-def gpus_a_worker(device: str) -> int:
+def gpus_per_worker(device: str) -> int:
     """Return how many GPUs a worker needs that computes on `device`; auto: one where the cluster has any."""
     import ray
 
     return int(device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0))
 
 
-def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], place: Place) -> Any:
+def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], compute: Compute) -> Any:
     """Return function(*arrays, device=...), computed on the cluster that RAY_ADDRESS names, or else here.
 
     function: computes whole batches of crops each on its own; returns an array with a row a crop, or several by name
     arrays: a row a crop, may be memory-mapped
     """
     if not cluster_address():
-        return function(*arrays, device=choose_device(place.device, place.threads))
+        return function(*arrays, device=setup_device(compute.device, compute.threads))
     import ray
 
     if not ray.is_initialized():
         _join()  # until the process ends: every time would cost seconds
     starts = range(0, len(arrays[0]), BLOCK)
     blocks = ([np.array(array[start : start + BLOCK]) for array in arrays] for start in starts)
-    results = list(stream(function, blocks, place))
+    results = list(stream(function, blocks, compute))
     if isinstance(results[0], dict):
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     return np.concatenate(results)
 
 
-def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]], place: Place) -> Iterator[Any]:
+def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]], compute: Compute) -> Iterator[Any]:
     """Yield function(*block, device=...) of each block, in order, computed all over the cluster. Needs `ray_cluster`.
 
     Blocks travel through Ray's object store, a few for every worker at a time: memory does not grow with their number.
@@ -217,27 +220,83 @@ def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]],
     """
     import ray
 
-    gpus = gpus_a_worker(place.device)
-    task = ray.remote(_compute).options(num_cpus=place.threads, num_gpus=gpus, max_retries=5)
+    gpus = gpus_per_worker(compute.device)
+    task = ray.remote(_run_block).options(num_cpus=compute.threads, num_gpus=gpus, max_retries=5)
     shared = ray.put(function)
     waiting: deque[ray.ObjectRef] = deque()
     most = 0
     for number, block in enumerate(blocks):
         if not most or number % most == 0:  # machines come and go; on a large cluster it takes a while to ask
-            most = BLOCKS_A_WORKER * places(place.threads, gpus, "threads and device")
-        waiting.append(task.remote(shared, place, *block))
+            most = BLOCKS_PER_WORKER * worker_slots(compute.threads, gpus, "threads and device")
+        waiting.append(task.remote(shared, compute, *block))
         while len(waiting) >= most:
-            yield fetch(waiting.popleft())
+            yield ray_get(waiting.popleft())
     while waiting:
-        yield fetch(waiting.popleft())
+        yield ray_get(waiting.popleft())
 
 
-def _compute(function: Callable[..., Any], place: Place, *block: np.ndarray) -> Any:
+def stream_tasks(
+    function: Callable[..., Iterator[Any]],
+    shared: tuple[Any, ...],
+    tasks: Mapping[Key, Callable[[], tuple[Any, ...]]],
+    compute: Compute,
+) -> Iterator[tuple[Key, Any]]:
+    """Run generators side by side, all over the cluster, and yield what they yield as it comes. Needs `ray_cluster`.
+
+    Args:
+        function: Called as function(*shared, key, *arguments, compute); a generator.
+        shared: What all of them get, put into Ray's object store once.
+        tasks: What returns the arguments of each, asked for again where a worker was lost and another one starts.
+        compute: What each of them computes with.
+
+    Yields:
+        The key of a task and an item of its generator.
+
+    Raises:
+        InputError: Where no machine has room for one of them, or one raised it.
+    """
+    import ray
+
+    gpus = gpus_per_worker(compute.device)
+    worker_slots(compute.threads, gpus, "threads and device")
+    remote = ray.remote(_run_generator).options(
+        num_cpus=compute.threads, num_gpus=gpus, num_returns="streaming", max_retries=0
+    )
+    common = ray.put((function, shared, compute))
+    attempts = dict.fromkeys(tasks, 1)
+    running = {remote.remote(common, key, *arguments()): key for key, arguments in tasks.items()}
+    try:
+        while running:
+            (generator, *_), _ = ray.wait(list(running), num_returns=1)
+            key = running[generator]
+            try:
+                yield key, ray_get(next(generator))
+            except StopIteration:
+                del running[generator]
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
+                if attempts[key] == ATTEMPTS:
+                    raise
+                print(f"a worker was lost: {key} goes on elsewhere as soon as there is room", flush=True)
+                attempts[key] += 1
+                del running[generator]
+                running[remote.remote(common, key, *tasks[key]())] = key
+    finally:
+        for generator in running:
+            ray.cancel(generator, force=True)
+
+
+def _run_generator(common: tuple[Any, ...], key: Any, *arguments: Any) -> Iterator[Any]:
     """Run on a worker."""
-    return function(*block, device=choose_device(place.device, place.threads))
+    function, shared, compute = common
+    yield from function(*shared, key, *arguments, compute)
 
 
-def fetch(references: Any) -> Any:
+def _run_block(function: Callable[..., Any], compute: Compute, *block: np.ndarray) -> Any:
+    """Run on a worker."""
+    return function(*block, device=setup_device(compute.device, compute.threads))
+
+
+def ray_get(references: Any) -> Any:
     """Wait for the results; what a worker says of bad input reaches the user as if it had been said here."""
     import ray
 

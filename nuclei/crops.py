@@ -1,16 +1,15 @@
-"""Crops on disk and in batches: memory-mapped arrays, normalisation, augmentation of whole batches."""
+"""Crops on disk, their labels and their folds."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
+
+from nuclei.files import read_csv
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledCrops:
     """Crops with their labels: crops uint8 (N, H, W, C), labels int64 (N,) in 0..K-1."""
 
     crops: np.ndarray
@@ -19,28 +18,41 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: np.ndarray) -> "LabelledCrops":
+        """Read the crops `rows`, int (M,), into memory."""
+        return LabelledCrops(self.crops[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class FoldedCrops:
+    """All labelled crops, each in its fold.
+
+    Attributes:
+        data: Memory-mapped crops with their labels.
+        folds: int64 (N,) in 0..F-1.
+        held_out: The folds that are held out in turn, rising.
+    """
+
+    data: LabelledCrops
+    folds: np.ndarray
+    held_out: list[int]
+
+    def split(self, fold: int | None) -> tuple[LabelledCrops, LabelledCrops | None]:
+        """Return all crops but those of `fold`, and those of `fold`; None: all crops, and nothing."""
+        if fold is None:
+            return self.data.take(np.arange(len(self.data))), None
+        heldout = self.folds == fold
+        return self.data.take(np.flatnonzero(~heldout)), self.data.take(np.flatnonzero(heldout))
+
 
 def open_crops(folder: Path, part: str) -> np.ndarray:
     """Memory-map `folder`/`part`.npy: uint8 (N, H, W, C), read-only."""
-    return np.load(folder / f"{part}.npy", mmap_mode="r")
+    return np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))  # np.memmap itself is slow to slice
 
 
-def select(crops: np.ndarray, split: pd.DataFrame, folds: Sequence[int]) -> Labelled:
-    """Read the crops whose Fold is in `folds` into memory. `split` has a row a crop, in the order of `crops`."""
-    rows = np.flatnonzero(split["Fold"].isin(folds))
-    return Labelled(crops[rows], split["Label"].to_numpy(np.int64)[rows])
-
-
-class Roles(NamedTuple):
-    """Which folds fit, which pick the epoch and the hyper-parameters, which only measure."""
-
-    training: list[int]
-    validation: list[int]
-    holdout: list[int]
-
-
-def roles(folds: int, holdout: int = 0) -> Roles:
-    """Give fold `holdout` to measuring, the one after it (0 after the last) to picking, the others to fitting."""
-    validation = (holdout + 1) % folds
-    training = [fold for fold in range(folds) if fold not in (holdout, validation)]
-    return Roles(training, [validation], [holdout])
+def open_folds(folder: Path, split: Path) -> FoldedCrops:
+    """Open the labelled crops in `folder` with the table of folds that the stage `split` wrote."""
+    table = read_csv(split)
+    data = LabelledCrops(open_crops(folder, "train"), table["Label"].to_numpy(np.int64))
+    held_out = sorted(int(fold) for fold in table.loc[table["Held_out"] == 1, "Fold"].unique())
+    return FoldedCrops(data, table["Fold"].to_numpy(np.int64), held_out)

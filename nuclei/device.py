@@ -15,27 +15,31 @@ from nuclei.errors import InputError
 
 
 @dataclass(frozen=True)
-class Place:
-    """What computes: a device (as in `choose_device`) and CPU threads; in training, so many `workers` of that kind."""
+class Compute:
+    """What one process computes with.
+
+    Attributes:
+        device: auto, cpu, cuda or mps, as in `setup_device`.
+        threads: CPU threads.
+    """
 
     device: str
     threads: int
-    workers: int = 1
 
 
-def choose_device(name: str, threads: int) -> torch.device:
+def setup_device(name: str, threads: int) -> torch.device:
     """Return the device called `name` (auto: cuda, else mps, else cpu) and make its results repeatable.
 
     Sums are taken in an order that depends on the number of threads, so the same bytes need the same `threads`.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not there[name]:
-        raise InputError(f"device: {name} is not there on this machine: use auto or cpu")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not available[name]:
+        raise InputError(f"device: {name} is not available on this machine: use auto or cpu")
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
-    # On a CPU they are as repeatable without it, and twice as fast.
+    # CPU kernels are repeatable without it, and twice as fast.
     torch.use_deterministic_algorithms(name == "cuda")
     return torch.device(name)
 
@@ -61,16 +65,19 @@ def computes_bfloat16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def describe_environment(device: torch.device, threads: int, precision: str) -> dict[str, Any]:
+def describe_environment(compute: Compute, precision: str) -> dict[str, Any]:
     """Name the kind of processor, the device, and the versions of Python and of every package that this one asks for.
 
-    precision: as in `autocast`; the one that it comes to is named
+    Args:
+        compute: What was computed with.
+        precision: As in `autocast`; the one that it comes to is named.
     """
+    device = setup_device(compute.device, compute.threads)
     names = sorted(re.match(r"[\w.-]+", line)[0] for line in requires("nuclei") or () if "extra ==" not in line)
     return {
         "system": f"{platform.system()}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": threads,
+        "threads": compute.threads,
         "precision": "bfloat16" if uses_bfloat16(device, precision) else "float32",
         "python": platform.python_version(),
         "packages": {name: version(name) for name in names} | {"torch": str(torch.__version__)},  # CPU or CUDA

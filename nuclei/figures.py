@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nuclei.files import replacing
+from nuclei.files import atomic_write
 
 DPI = 144
 COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
@@ -21,7 +21,7 @@ LINE_COLOURS = FOLD_COLOURS / 255
 
 def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
     """Write a PNG: the same figure, the same bytes. With a palette of `colours`, it is half as large."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
         if colours:
             with Image.open(temporary) as image:

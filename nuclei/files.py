@@ -16,7 +16,7 @@ import pandas as pd
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on any error."""
     with _beside(path) as temporary:
         try:
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; put it in the place of `path` on success, remove it on any error."""
     with _beside(path) as temporary:
         try:
@@ -88,7 +88,7 @@ class BoundedFile(io.FileIO):
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8; its line ends stay as they are."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
@@ -107,7 +107,7 @@ def _short(value: Any) -> Any:
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write `table` without its index; floats with six significant digits, lines end with LF."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 

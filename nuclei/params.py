@@ -69,7 +69,8 @@ class Overlap(Section):
 class Split(Section):
     seed: Seed
     by: Literal["overlap", "group", "random"]  # what is kept together: shared pixels and Group, Group alone, nothing
-    folds: Annotated[int, Field(ge=3, le=100)]  # fold 0 is held out, fold 1 validates, the others train
+    folds: Annotated[int, Field(ge=3, le=100)]
+    held_out: Annotated[int, Field(ge=2, le=100)] | None  # folds held out in turn; None: all, but 2 on the sample
 
 
 class Cnn(Section):
@@ -88,6 +89,7 @@ class Resnet(Section):
 class Train(Section):
     """How any network is trained, in the search and after it."""
 
+    threads: Cores  # per network: as many as there is room for are trained side by side
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     warmup: Share  # share of the steps in which the learning rate rises; a cosine brings it down
     label_smoothing: Share
@@ -109,11 +111,11 @@ class Range(Section):
 
 
 class Tune(Section):
-    """Successive halving: every rung trains its trials afresh and keeps the best 1 / reduction of them."""
+    """Successive halving: every rung trains its trials afresh and passes the best 1 / reduction of them on."""
 
     seed: Seed
-    trials: Annotated[int, Field(ge=1, le=10_000)]  # a model, in the first rung
-    epochs: Annotated[list[Epochs], Field(min_length=1, max_length=10)]  # a trial, rung by rung
+    trials: Annotated[int, Field(ge=1, le=10_000)]  # per network, in the first rung
+    rungs: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, max_length=10)]  # of a training
     reduction: Annotated[int, Field(ge=2, le=10)]
     lr: Range  # drawn log-uniformly
     batch_size: Annotated[list[BatchSize], Field(min_length=1)]
@@ -123,37 +125,21 @@ class Tune(Section):
 
 
 class TrainModel(Section):
-    """What one network has of its own."""
+    """How one network is trained, beside what all share."""
 
     seed: Seed
-    epochs: Epochs
-    patience: Count  # epochs without a better validation loss before training stops
-    ema: Share  # decay of the weight average a step, 0: off
-    final_epochs: Annotated[int, Field(ge=0, le=1000)]  # more epochs on all labelled crops, for `submit`; 0: off
+    epochs: Epochs  # all of them, on every fold: none is chosen
+    ema: Share  # decay of the weight average per step, 0: off
 
 
 class TrainResnet(TrainModel):
     weights: FileName  # imagenet, none, or a file
 
 
-class Crossval(Section):
-    """Training and measuring on every fold in turn."""
-
-    models: list[ModelName]  # none: off
-
-    @field_validator("models")
-    @classmethod
-    def _once_each(cls, value: list[str]) -> list[str]:
-        if len(set(value)) < len(value):
-            raise ValueError("each model once")
-        return value
-
-
 class Evaluate(Section):
-    seed: Seed  # of the resamples
-    resamples: Annotated[int, Field(ge=100, le=1_000_000)]  # of the held-out groups, for the 95 % intervals
-    bins: Annotated[int, Field(ge=2, le=100)]  # of the calibration error
-    coverage: Annotated[float, Field(gt=0, lt=1)]  # share of the crops whose conformal set holds the true class
+    seed: Seed  # of what is drawn at random
+    bins: Annotated[int, Field(ge=2, le=100)]  # of confidence, for the calibration error
+    target_coverage: Annotated[float, Field(gt=0, lt=1)]  # share of new crops whose conformal set holds the truth
 
 
 class Robustness(Section):
@@ -199,8 +185,8 @@ class Explain(Section):
 
 
 class Predict(Section):
-    tta: bool  # average over the eight flips and turns
-    average: Literal["final", "folds"]  # what `submit` uses: one model trained on all crops, or those of `crossval`
+    tta: bool  # average over the eight flips and rotations
+    average: Literal["final", "folds"]  # what `submit` uses: the network trained on all crops, or those of the folds
 
 
 class Report(Section):
@@ -211,9 +197,8 @@ class Params(Section):
     lr: LearningRate | None  # None: what `tune` found
     batch_size: BatchSize | None  # None: what `tune` found
     epochs: Epochs | None  # None: the model's own
-    model: ModelName  # the headline
+    model: ModelName  # whose metrics are the project's primary ones
     threads: Cores
-    workers: Annotated[int, Field(ge=1, le=1024)]  # that train one network together, each with so many threads
     device: Literal["auto", "cpu", "cuda", "mps"]
     data: Data
     sample: Sample
@@ -225,7 +210,6 @@ class Params(Section):
     tune: Tune
     train_cnn: TrainModel
     train_resnet: TrainResnet
-    crossval: Crossval
     evaluate: Evaluate
     robustness: Robustness
     review: Review

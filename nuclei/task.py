@@ -1,12 +1,36 @@
-"""What is classified, and what networks and methods are called where people read of them."""
+"""What is classified, by which networks, and what networks and methods are called where people read of them."""
+
+from typing import NamedTuple
 
 CLASSES = ("normal epithelial", "cancer epithelial", "muscle", "immune leukocyte")
 
-SIDE = 100  # pixels a side of a crop
+SIDE = 100  # pixels per side of a crop
 
-MPP = 0.25  # microns a pixel of every crop that a network learns from: 40x
+MPP = 0.25  # microns per pixel of every crop that a network learns from: 40x
 
-TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
+
+class NetworkEntry(NamedTuple):
+    """A network of the pipeline.
+
+    Attributes:
+        title: What it is called in figures, tables and prose.
+        architecture: Module and name of its `Architecture` (see `nuclei.models.networks`), imported when needed.
+        training: Name of the section of params.yaml that says how it is trained.
+        pretrained: Whether it starts from the weights that the stage `weights` brings.
+    """
+
+    title: str
+    architecture: str
+    training: str
+    pretrained: bool
+
+
+# Every network of the pipeline: what is listed here is tuned, trained, evaluated and reported.
+NETWORKS = {
+    "cnn": NetworkEntry("CNN", "nuclei.models.small_cnn.SmallCNN", "train_cnn", pretrained=False),
+    "resnet": NetworkEntry("ResNet18", "nuclei.models.resnet.ResNet18", "train_resnet", pretrained=True),
+}
+TITLES = {name: entry.title for name, entry in NETWORKS.items()}
 
 
 def method_title(method: str) -> str:

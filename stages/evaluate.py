@@ -7,7 +7,7 @@ from nuclei.evaluation.evaluate.evaluate import evaluate
 
 from nuclei.cluster import map_crops
 from nuclei.crops import open_crops, roles
-from nuclei.device import Place, choose_device, describe_environment
+from nuclei.device import Compute, describe_environment, setup_device
 from nuclei.errors import run
 from nuclei.evaluation.metrics import METRICS, compare, draw_resamples
 from nuclei.figures import save_figure
@@ -26,7 +26,7 @@ def main() -> None:
     holdout, validation = (split[split["Fold"].isin(some)] for some in (folds.holdout, folds.validation))
     labels, groups = holdout["Label"].to_numpy(), holdout["Group"].to_numpy()
     resamples = draw_resamples(groups, params.evaluate.resamples, params.evaluate.seed)
-    place, precision = Place(params.device, params.threads), params.train.precision
+    place, precision = Compute(params.device, params.threads), params.train.precision
 
     found = {}
     for name in TITLES:
@@ -49,7 +49,7 @@ def main() -> None:
     comparison = compare(labels, {TITLES[name]: guess for name, guess in predicted.items()}, groups, resamples)
     print(f"Is it luck? {comparison['is_it_luck']}")
     write_json(Path("reports/comparison.json"), comparison)
-    device = choose_device(place.device, place.threads)
+    device = setup_device(place.device, place.threads)
     write_json(Path("reports/environment.json"), describe_environment(device, place.threads, precision))
     save_figure(plot_confusion(labels, predicted, CLASSES), Path("reports/confusion.png"))
     curves = {name: read_csv(Path(f"reports/curves_{name}.csv")) for name in TITLES}

@@ -6,14 +6,14 @@ import numpy as np
 from nuclei.explanation.explain.explain import explain
 
 from nuclei.crops import open_crops, roles
-from nuclei.device import Place
+from nuclei.device import Compute
 from nuclei.errors import run
 from nuclei.explanation.examples import choose
 from nuclei.explanation.faithfulness import average, metrics, pick, score_models
 from nuclei.explanation.gallery import plot_attributions
 from nuclei.explanation.segmentation import centre_nucleus
 from nuclei.figures import save_figure
-from nuclei.files import read_csv, replacing_folder, write_csv, write_json
+from nuclei.files import atomic_directory, read_csv, write_csv, write_json
 from nuclei.models.checkpoint import load_model
 from nuclei.params import load_params
 from nuclei.report.curves import plot_fill_curves
@@ -25,7 +25,7 @@ PALETTE = 256  # colours of a gallery: heat maps are large
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    own, place = params.explain, Place(params.device, params.threads)
+    own, place = params.explain, Compute(params.device, params.threads)
     split, all_crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
     folds = roles(params.split.folds)
     training, holdout = (np.flatnonzero(split["Fold"].isin(some)) for some in (folds.training, folds.holdout))
@@ -50,7 +50,7 @@ def main() -> None:
     nuclei = np.stack([centre_nucleus(crop) for crop in crops])
     arrays = {f"{name}_{method}": values for name, some in maps.items() for method, values in some.items()}
     arrays |= {f"{name}_predicted": some.argmax(axis=1) for name, some in chances.items()}
-    with replacing_folder(Path("data/explain")) as folder:
+    with atomic_directory(Path("data/explain")) as folder:
         np.savez(folder / "maps.npz", Filename=names, Label=labels, nucleus=nuclei, **arrays)
         write_csv(folder / "scores.csv", scores.assign(Crop=names[typical[scores["Crop"]]]))
 
@@ -59,7 +59,7 @@ def main() -> None:
         name: np.array([f"{CLASSES[row.argmax()]} {row.max():.0%}" for row in some]) for name, some in chances.items()
     }
     galleries = {name: typical[labels[typical] == label] for label, name in enumerate(CLASSES)}
-    with replacing_folder(Path("reports/explain")) as folder:
+    with atomic_directory(Path("reports/explain")) as folder:
         for number, (gallery, some) in enumerate((galleries | {"worst errors": chosen.worst}).items()):
             of_models = {name: pick(own_maps, some) for name, own_maps in maps.items()}
             figure = plot_attributions(crops[some], nuclei[some], titles[some], of_models, pick(said, some))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nuclei.crops import open_crops, roles, select
-from nuclei.device import choose_device
+from nuclei.device import setup_device
 from nuclei.errors import run
 from nuclei.evaluation.robustness import stain_shift
 from nuclei.figures import save_figure
@@ -17,7 +17,7 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     split = read_csv(Path("data/split.csv"))
     holdout = select(open_crops(Path("data/crops"), "train"), split, roles(params.split.folds).holdout)
-    device = choose_device(params.device, params.threads)
+    device = setup_device(params.device, params.threads)
     tables = {}
     for name in ("cnn", "resnet"):
         network = load_model(Path(f"data/models/{name}.safetensors")).network.to(device)

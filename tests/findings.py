@@ -41,7 +41,7 @@ def write_findings(folder: Path, names: list[str] = NAMES) -> None:
     write_json(
         folder / "data.json",
         {
-            "train": {"crops": 1234, **about, "crops_a_class": dict(zip(CLASSES, (234, 500, 200, 300), strict=True))},
+            "train": {"crops": 1234, **about, "crops_per_class": dict(zip(CLASSES, (234, 500, 200, 300), strict=True))},
             "test": {"crops": 40, **about},
             "same_crop_other_label": 1,
             "test_crops_in_train": 5,

@@ -471,7 +471,7 @@ def test_the_report_counts_crops_and_duplicates(raw, out):
     assert report["test_crops_in_train"] == 3
     assert (report["train"]["duplicates"], report["test"]["duplicates"]) == (3, 1)
     assert (report["train"]["crops"], report["test"]["crops"]) == (8, 4)
-    assert report["train"]["crops_a_class"] == {
+    assert report["train"]["crops_per_class"] == {
         "normal epithelial": 2,
         "cancer epithelial": 2,
         "muscle": 2,

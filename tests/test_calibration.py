@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclei.evaluation.calibration import (
-    abstention_curve,
+    accuracy_coverage_curve,
     conformal_sets,
     conformal_threshold,
     reliability_curve,
     score_sets,
 )
 from nuclei.evaluation.metrics import calibration_error
-from nuclei.models.predict import softmax
+from nuclei.temperature import softmax
 
 
 def calibrated(n, seed=0, classes=4):
@@ -44,7 +44,7 @@ def test_the_reliability_curve_adds_up_to_the_calibration_error(seed, n, bins):
 def test_the_abstention_curve_answers_the_surest_first():
     confidence = np.array([0.6, 0.9, 0.8, 0.7])
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    table = abstention_curve(np.array([1, 0, 1, 0]), probabilities)
+    table = accuracy_coverage_curve(np.array([1, 0, 1, 0]), probabilities)
     assert table["coverage"].tolist() == [0.25, 0.5, 0.75, 1]
     assert table["threshold"].tolist() == [0.9, 0.8, 0.7, 0.6]
     assert table["accuracy"].tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
@@ -53,7 +53,7 @@ def test_the_abstention_curve_answers_the_surest_first():
 def test_crops_of_equal_confidence_are_answered_together():
     probabilities = np.tile([0.7, 0.3], (10, 1))
     probabilities[3] = [0.9, 0.1]
-    table = abstention_curve(np.array([1] * 5 + [0] * 5), probabilities)
+    table = accuracy_coverage_curve(np.array([1] * 5 + [0] * 5), probabilities)
     assert table["coverage"].tolist() == [0.1, 1]
     assert table["accuracy"].tolist() == [0, 0.5]
 
@@ -63,7 +63,7 @@ def test_crops_of_equal_confidence_are_answered_together():
 def test_every_point_of_the_abstention_curve_can_be_had_by_its_threshold(seed, n):
     logits, labels = calibrated(n, seed)
     probabilities = softmax(logits).round(2)
-    table = abstention_curve(labels, probabilities)
+    table = accuracy_coverage_curve(labels, probabilities)
     assert len(table) <= 100 and table["coverage"].is_monotonic_increasing and table["coverage"].iloc[-1] == 1
     for row in table.itertuples():
         answered = probabilities.max(axis=1) >= row.threshold

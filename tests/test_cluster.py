@@ -29,8 +29,8 @@ from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nuclei.cluster import map_crops, ray_cluster, stream
-from nuclei.crops import Labelled
-from nuclei.device import Place
+from nuclei.crops import LabelledCrops
+from nuclei.device import Compute
 from nuclei.errors import InputError, run
 from nuclei.explanation.attribution import attribute, occlusion
 from nuclei.models.networks import SmallCNN, build
@@ -43,7 +43,7 @@ from nuclei.training.tuning import draw_trials, search
 PARAMS = load_params(Path("params.yaml"))
 TRAIN = PARAMS.train.model_copy(update={"precision": "float32"})
 SHAPE = SmallCNN(3, (4, 8, 8, 16), (16, 16), 0.3)
-PLACE = Place("cpu", threads=1)
+PLACE = Compute("cpu", threads=1)
 CPU = torch.device("cpu")
 
 
@@ -197,7 +197,7 @@ def labelled(n, seed=0):
     labels = np.arange(n) % 4
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60]])
     noise = rng.normal(0, 60, (n, 100, 100, 3))
-    return Labelled((colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels)
+    return LabelledCrops((colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels)
 
 
 def start_here(monkeypatch, capsys) -> str:
@@ -400,7 +400,7 @@ def wait(crops, device):
 def main():
     cluster._join()
     print("joined", flush=True)
-    cluster.map_crops(wait, [np.zeros(1)], cluster.Place("cpu", 1))
+    cluster.map_crops(wait, [np.zeros(1)], cluster.Compute("cpu", 1))
 errors.run(main)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True) as driver:

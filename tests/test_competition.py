@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from tissue import some_crops
 
-from nuclei.data.competition import numbers, writing_competition
+from nuclei.data.competition import numbers, competition_writer
 from nuclei.data.unpack import unpack
 
 
@@ -19,7 +19,7 @@ def table(groups: bool) -> pd.DataFrame:
 
 def write(out, groups=True):
     crops = some_crops(12)
-    with writing_competition(out, table(groups)) as add:
+    with competition_writer(out, table(groups)) as add:
         for crop, row in list(zip(crops, table(groups).itertuples(), strict=True))[::-1]:  # in any order
             add(row.role, row.number, crop)
     return crops
@@ -49,7 +49,7 @@ def test_the_same_crops_give_the_same_bytes(tmp_path):
 
 
 def test_a_failure_half_way_writes_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), writing_competition(tmp_path / "raw", table(True)) as add:
+    with pytest.raises(ZeroDivisionError), competition_writer(tmp_path / "raw", table(True)) as add:
         add("train", 1, some_crops(1)[0])
         _ = 1 / 0
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nuclei.device import autocast, choose_device, computes_bfloat16
+from nuclei.device import autocast, setup_device, computes_bfloat16
 from nuclei.errors import InputError
 
 CPU = torch.device("cpu")
@@ -17,14 +17,14 @@ def restored_settings():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_device_computes_repeatably_with_the_threads_asked_for(threads):
-    assert choose_device("cpu", threads) == CPU
+    assert setup_device("cpu", threads) == CPU
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()  # twice the time on a CPU, for nothing
 
 
 def test_auto_takes_the_best_device_there_is():
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = choose_device("auto", 1)
+    device = setup_device("auto", 1)
     assert device.type == best
     torch.ones(1, device=device)
 
@@ -36,7 +36,7 @@ def test_a_device_that_is_not_there_is_named(name, there):
     if there:
         pytest.skip(f"{name} is there")
     with pytest.raises(InputError, match=f"device: .*{name}"):
-        choose_device(name, 1)
+        setup_device(name, 1)
 
 
 @pytest.mark.parametrize(

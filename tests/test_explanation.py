@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from nuclei.explanation.explain.explain import explain
 
-from nuclei.device import Place
+from nuclei.device import Compute
 from nuclei.explanation.examples import Examples
 from nuclei.models.checkpoint import Model
 from nuclei.models.networks import SmallCNN, build
@@ -30,7 +30,7 @@ def test_every_crop_gets_its_maps_and_the_checked_ones_those_that_are_quick():
     threads = torch.get_num_threads()
     maps, explained = explain(
         *(Model(build(SHAPE, 0), SHAPE, 1.0), crops, targets, np.arange(3), examples, colours),
-        *(SETTINGS, "float32", Place("cpu", threads), ""),
+        *(SETTINGS, "float32", Compute("cpu", threads), ""),
     )
     gradients = ["integrated_gradients", "gradient_shap", "grad_cam"]
     assert list(maps) == ["occlusion_50", "occlusion_25", *gradients]

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nuclei.crops import Labelled
+from nuclei.crops import LabelledCrops
 from nuclei.explanation.attribution import attribute, methods
 from nuclei.explanation.faithfulness import (
     Explained,
@@ -214,7 +214,7 @@ def coloured_squares(n, seed):
         places = 20 * np.stack(np.unravel_index(rng.permutation(25)[:4], (5, 5)), axis=1)
         for (row, column), colour in zip(places, [SQUARES[label], 255, 255, 255], strict=True):
             crop[row : row + 20, column : column + 20] = colour
-    return Labelled(crops.astype(np.uint8), labels)
+    return LabelledCrops(crops.astype(np.uint8), labels)
 
 
 @pytest.fixture(scope="module")

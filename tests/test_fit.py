@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from torch import nn
 
-from nuclei.crops import Labelled
+from nuclei.crops import LabelledCrops
 from nuclei.errors import InputError
 from nuclei.models.networks import ResNet18, SmallCNN, build
 from nuclei.models.predict import predict_logits, softmax
@@ -26,12 +26,12 @@ def separable(n, seed=0, size=12):
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 4
     noise = rng.normal(0, 40, (n, size, size, 3))
-    return Labelled((COLOURS[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels)
+    return LabelledCrops((COLOURS[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels)
 
 
 def identical(counts):
     """Crops that tell nothing of the class: all a network can learn is how frequent each class is."""
-    return Labelled(np.full((sum(counts), 4, 4, 3), 128, np.uint8), np.repeat(np.arange(4), counts))
+    return LabelledCrops(np.full((sum(counts), 4, 4, 3), 128, np.uint8), np.repeat(np.arange(4), counts))
 
 
 def network(seed=0):
@@ -191,7 +191,7 @@ def test_every_batch_of_the_last_few_crops_is_full():
 
 def test_grey_crops_train_too():
     data = separable(32)
-    grey = Labelled(data.crops[..., :1], data.labels)
+    grey = LabelledCrops(data.crops[..., :1], data.labels)
     trained = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
     )
@@ -201,7 +201,7 @@ def test_grey_crops_train_too():
 def test_memory_mapped_crops_are_not_written(tmp_path):
     data = separable(32)
     np.save(tmp_path / "crops.npy", data.crops)
-    mapped = Labelled(np.load(tmp_path / "crops.npy", mmap_mode="r"), data.labels)
+    mapped = LabelledCrops(np.load(tmp_path / "crops.npy", mmap_mode="r"), data.labels)
     from_disk, from_memory = (last(network(), some, some, RECIPE, CPU) for some in (mapped, data))
     assert same(from_disk.weights, from_memory.weights)
     assert np.array_equal(np.load(tmp_path / "crops.npy"), data.crops)

@@ -5,8 +5,8 @@ import pytest
 import ray
 import torch
 
-from nuclei.crops import Labelled
-from nuclei.device import choose_device
+from nuclei.crops import LabelledCrops
+from nuclei.device import setup_device
 from nuclei.models.networks import ResNet18, SmallCNN, build, load_pretrained
 from nuclei.params import Range, load_params
 from nuclei.training.loop import Recipe, fit
@@ -58,13 +58,13 @@ def coloured(n, seed):
     labels = np.arange(n) % 4
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60]])
     noise = rng.normal(0, 40, (n, 100, 100, 3))
-    return Labelled((colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels)
+    return LabelledCrops((colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels)
 
 
 @pytest.fixture(scope="module")
 def one_thread():
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield choose_device("cpu", SETTINGS.cpus_per_trial)
+    yield setup_device("cpu", SETTINGS.cpus_per_trial)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
 

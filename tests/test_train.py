@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nuclei.crops import Labelled
-from nuclei.device import Place
+from nuclei.crops import LabelledCrops
+from nuclei.device import Compute
 from nuclei.errors import InputError
 from nuclei.models.networks import ResNet18, SmallCNN, build
 from nuclei.models.predict import fit_temperature, predict_logits
@@ -14,7 +14,7 @@ from nuclei.training.loop import fit, keep_best
 from nuclei.training.train import plan, train
 
 CPU = torch.device("cpu")
-PLACE = Place("cpu", torch.get_num_threads())
+PLACE = Compute("cpu", torch.get_num_threads())
 TUNED = {"lr": 0.01, "batch_size": 16, "widths": [8, 12]}
 PARAMS = load_params(Path("params.yaml"))
 PARAMS = PARAMS.model_copy(
@@ -33,7 +33,7 @@ def labelled(n, seed):
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60]])
     noise = rng.normal(0, 60, (n, 100, 100, 3))
     crops = (colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8)
-    return Labelled(crops, np.where(rng.random(n) < 0.1, (labels + 1) % 4, labels))
+    return LabelledCrops(crops, np.where(rng.random(n) < 0.1, (labels + 1) % 4, labels))
 
 
 def test_what_was_tuned_counts_unless_the_parameters_override_it():

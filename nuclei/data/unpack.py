@@ -12,11 +12,11 @@ import numpy as np
 from nuclei.data.png import decode_one
 from nuclei.data.tables import read_table, read_training_table
 from nuclei.data.zips import match, open_zip
-from nuclei.files import replacing_folder, write_csv
+from nuclei.files import atomic_directory, write_csv
 from nuclei.task import CLASSES, SIDE
 
 DECODERS = 2  # threads; zlib runs outside of Python's lock
-CROPS_A_TASK = 256
+CROPS_PER_TASK = 256
 
 
 class Decoded(NamedTuple):
@@ -42,7 +42,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
     test = read_table(raw / "example.csv", ("Filename",))
     report: dict[str, Any] = {}
     digests = {}
-    with replacing_folder(out) as folder:
+    with atomic_directory(out) as folder:
         for part, table, source in (("train", train, "train.csv"), ("test", test, "example.csv")):
             with open_zip(raw / f"{part}.zip") as archive:
                 members = match(archive, table, raw / source)
@@ -54,7 +54,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
             report[part] = _describe(decoded, channels)
             digests[part] = decoded.digests
     counts = train["Label"].value_counts()
-    report["train"]["crops_a_class"] = {name: int(counts[str(label)]) for label, name in enumerate(CLASSES)}
+    report["train"]["crops_per_class"] = {name: int(counts[str(label)]) for label, name in enumerate(CLASSES)}
     labels_a_crop = train.assign(digest=digests["train"]).groupby("digest")["Label"].nunique()
     report["same_crop_other_label"] = int((labels_a_crop > 1).sum())
     report["test_crops_in_train"] = sum(digest in labels_a_crop.index for digest in digests["test"])
@@ -74,8 +74,8 @@ def _decode_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], crops:
     """Fill `crops`, uint8 (N, 100, 100, C), with the members' pixels."""
 
     def decode(start: int) -> Decoded:
-        some = crops[start : start + CROPS_A_TASK]
-        for crop, member in zip(some, members[start : start + CROPS_A_TASK], strict=True):
+        some = crops[start : start + CROPS_PER_TASK]
+        for crop, member in zip(some, members[start : start + CROPS_PER_TASK], strict=True):
             crop[:] = decode_one(archive, member, crops.shape[-1])
         lines = some.reshape(-1, SIDE * crops.shape[-1])  # ten times faster to sum than pixels of three values
         sums = (values.sum(axis=0, dtype=np.int64) for values in (lines, np.square(lines, dtype=np.uint16)))
@@ -85,7 +85,7 @@ def _decode_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], crops:
         )
 
     with ThreadPoolExecutor(DECODERS) as pool:
-        digests, totals, squares = zip(*pool.map(decode, range(0, len(members), CROPS_A_TASK)), strict=True)
+        digests, totals, squares = zip(*pool.map(decode, range(0, len(members), CROPS_PER_TASK)), strict=True)
     return Decoded([digest for some in digests for digest in some], sum(totals), sum(squares))
 
 

@@ -19,7 +19,7 @@ def reliability_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
     return by_bin.agg({"confidence": "mean", "accuracy": "mean", "crops": "sum"}).reset_index(drop=True)
 
 
-def abstention_curve(labels: np.ndarray, probabilities: np.ndarray, steps: int = 100) -> pd.DataFrame:
+def accuracy_coverage_curve(labels: np.ndarray, probabilities: np.ndarray, steps: int = 100) -> pd.DataFrame:
     """Return the accuracy of the surest crops alone: coverage (share answered), threshold (of confidence), accuracy.
 
     A row for each 1 / `steps` of the crops, the surest first; crops of equal confidence are answered together.

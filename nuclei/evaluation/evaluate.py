@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 
 from nuclei.evaluation.calibration import (
-    abstention_curve,
+    accuracy_coverage_curve,
     conformal_sets,
     conformal_threshold,
     reliability_curve,
     score_sets,
 )
 from nuclei.evaluation.metrics import calibration_error, score, score_classes, score_intervals
-from nuclei.models.predict import softmax
 from nuclei.params import Evaluate
 from nuclei.task import CLASSES
+from nuclei.temperature import softmax
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Evaluation:
 
     scores: `score` with intervals, calibration, conformal sets; predictions: a row a crop, see `tabulate`, with the
     labels of its conformal Set; classes: a row a class; reliability: curves before and after temperature scaling;
-    abstention: see `abstention_curve`
+    abstention: see `accuracy_coverage_curve`
     """
 
     scores: dict[str, Any]
@@ -66,7 +66,7 @@ def evaluate(
         tabulate(holdout, probabilities).assign(Set=[" ".join(map(str, np.flatnonzero(row))) for row in sets]),
         pd.merge(score_classes(labels, probabilities, CLASSES), score_sets(labels, sets, CLASSES)),
         (reliability_curve(labels, unscaled, bins), reliability_curve(labels, probabilities, bins)),
-        abstention_curve(labels, probabilities),
+        accuracy_coverage_curve(labels, probabilities),
     )
 
 

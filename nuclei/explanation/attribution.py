@@ -20,7 +20,7 @@ from nuclei.device import autocast
 from nuclei.models.transforms import normalise
 from nuclei.params import Explain
 
-CROPS_A_PASS = 4
+CROPS_PER_PASS = 4
 IMAGES_A_PASS = 256  # crops times windows, or samples times steps: what goes through the network together
 
 # Takes a network, inputs (N, C, H, W) normalised, targets (N,) and a seed a crop; returns maps (N, H, W).
@@ -63,8 +63,8 @@ def attribute(
     ready = explainable(network).to(device)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     bar = tqdm(total=len(crops), desc=label, unit="crop", leave=False, disable=None if label else True)
-    for start in range(0, len(crops), CROPS_A_PASS):
-        some = slice(start, start + CROPS_A_PASS)
+    for start in range(0, len(crops), CROPS_PER_PASS):
+        some = slice(start, start + CROPS_PER_PASS)
         inputs = normalise(torch.from_numpy(np.array(crops[some])).to(device))
         classes = torch.from_numpy(np.asarray(targets[some], np.int64)).to(device)
         for name, method in methods.items():

@@ -21,19 +21,19 @@ class Examples:
     checked: np.ndarray
 
 
-def choose(labels: np.ndarray, probabilities: np.ndarray, crops_a_class: int, errors: int, checks: int) -> Examples:
-    """Choose typical crops, `crops_a_class` of each class, the first `checks` of them to be checked; and worst errors.
+def choose(labels: np.ndarray, probabilities: np.ndarray, crops_per_class: int, errors: int, checks: int) -> Examples:
+    """Choose typical crops, `crops_per_class` of each class, the first `checks` of them to be checked; and worst errors.
 
     labels: int (N,); probabilities: float (models, N, K)
     """
-    typical = choose_examples(labels, probabilities, crops_a_class)
+    typical = choose_examples(labels, probabilities, crops_per_class)
     worst = worst_errors(labels, probabilities, errors)
     rows, places = np.unique(np.concatenate([typical, worst]), return_inverse=True)
     rank = np.concatenate([np.arange(count) for count in np.unique(labels[typical], return_counts=True)[1]])
     return Examples(rows, places[: len(typical)], places[len(typical) :], np.flatnonzero(rank < checks))
 
 
-def choose_examples(labels: np.ndarray, probabilities: np.ndarray, crops_a_class: int) -> np.ndarray:
+def choose_examples(labels: np.ndarray, probabilities: np.ndarray, crops_per_class: int) -> np.ndarray:
     """Choose crops to explain: rows, int (M,), ordered by label, right ones before wrong ones.
 
     labels: int (N,); probabilities: float (models, N, K). Of each class, half are crops that every model gets right,
@@ -45,6 +45,6 @@ def choose_examples(labels: np.ndarray, probabilities: np.ndarray, crops_a_class
     chosen = []
     for label in np.unique(labels):
         right, wrong = rights[labels[rights] == label], wrongs[labels[wrongs] == label]
-        n_wrong = min(len(wrong), max(crops_a_class // 2, crops_a_class - len(right)))
-        chosen += [right[: crops_a_class - n_wrong], wrong[:n_wrong]]
+        n_wrong = min(len(wrong), max(crops_per_class // 2, crops_per_class - len(right)))
+        chosen += [right[: crops_per_class - n_wrong], wrong[:n_wrong]]
     return np.concatenate(chosen)

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from nuclei.cluster import map_crops
-from nuclei.device import Place, choose_device
+from nuclei.device import Compute, setup_device
 from nuclei.explanation.attribution import attribute, methods
 from nuclei.explanation.examples import Examples
 from nuclei.explanation.faithfulness import Explained, Maps, pick, shift
@@ -24,7 +24,7 @@ def explain(
     colours: np.ndarray,
     settings: Explain,
     precision: str,
-    place: Place,
+    place: Compute,
     label: str,
 ) -> tuple[Maps, Explained]:
     """Return maps of all `crops` by every method, and what `score_models` needs to know of the typical ones.
@@ -33,7 +33,7 @@ def explain(
     seeds: int (N,), of all that is random; colours: as in `methods`; label: heads the progress bars
     Of the occlusions only the first is checked: it has the fewest windows.
     """
-    device = choose_device(place.device, place.threads)
+    device = setup_device(place.device, place.threads)
     ways = methods(settings, precision, colours)
     maps = map_crops(partial(attribute, model.network, methods=ways, label=label), [crops, targets, seeds], place)
     checked = examples.typical[examples.checked]

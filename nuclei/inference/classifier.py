@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from nuclei.device import choose_device
+from nuclei.device import setup_device
 from nuclei.errors import InputError
 from nuclei.models.checkpoint import Model, load_model
 from nuclei.models.predict import BATCH_SIZE, predict_probabilities
@@ -78,7 +78,7 @@ def load_classifier(
     tta: bool = True,
 ) -> Classifier:
     """Load one model, or several that are to be averaged. Raises InputError; the rest as in `nuclei.load`."""
-    where = choose_device(device, threads or os.cpu_count() or 1)
+    where = setup_device(device, threads or os.cpu_count() or 1)
     models = tuple(load_model(path) for path in paths)
     channels = {model.architecture.channels for model in models}
     if len(channels) != 1:

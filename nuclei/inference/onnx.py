@@ -14,7 +14,7 @@ from nuclei.data.cut import cut
 from nuclei.data.images import as_channels
 from nuclei.data.synthetic.tissue import draw_stain, draw_tile
 from nuclei.errors import InputError
-from nuclei.files import replacing
+from nuclei.files import atomic_write
 from nuclei.models.checkpoint import Model
 from nuclei.models.transforms import normalise
 from nuclei.task import CLASSES, MPP, SIDE
@@ -55,7 +55,7 @@ def export_onnx(model: Model, path: Path) -> float:
     _forget_origin(proto.graph)
     onnx.helper.set_model_props(proto, {"classes": json.dumps(CLASSES), "mpp": str(MPP)})
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
         difference = largest_difference(model, temporary, _example_crops(model.architecture.channels))
         if not difference <= TOLERANCE:

@@ -1,7 +1,6 @@
 """Trained networks on disk: safetensors files that say in their metadata what they are."""
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,43 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nuclei.errors import InputError
-from nuclei.models.networks import Architecture, ResNet18, SmallCNN, build
+from nuclei.models.networks import Architecture, architecture_class, build
 from nuclei.models.transforms import MEAN, STD
 from nuclei.task import CLASSES
+from nuclei.temperature import TEMPERATURES
 from nuclei.tensors import open_tensors, write_tensors
 
 LONGEST_DESCRIPTION = 10_000  # characters
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained network, its architecture, and the temperature by which its logits are divided (Guo et al. 2017)."""
+class Temperatures:
+    """What logits are divided by before the softmax (Guo et al. 2017), each in [0.05, 20].
 
+    Attributes:
+        averaged: For logits that are averaged over the eight flips and rotations of a crop.
+        single: For those of the crop as it is, which are noisier and mostly larger.
+    """
+
+    averaged: float = 1.0
+    single: float = 1.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all that predicting needs.
+
+    Attributes:
+        name: Its key in `nuclei.task.NETWORKS`.
+        network: In evaluation mode where it was loaded from a file.
+        architecture: What the network was built from.
+        temperatures: Fitted on crops that the network, or one like it, did not train on.
+    """
+
+    name: str
     network: nn.Module
     architecture: Architecture
-    temperature: float = 1.0
+    temperatures: Temperatures
 
 
 def save_model(path: Path, model: Model) -> None:
@@ -36,12 +57,12 @@ def save_model(path: Path, model: Model) -> None:
 
 def _describe(model: Model) -> dict[str, Any]:
     return {
-        "kind": type(model.architecture).__name__,
+        "name": model.name,
         "architecture": asdict(model.architecture),
         "classes": CLASSES,
         "mean": MEAN[model.architecture.channels],
         "std": STD[model.architecture.channels],
-        "temperature": model.temperature,
+        "temperatures": asdict(model.temperatures),
     }
 
 
@@ -56,20 +77,21 @@ def load_model(path: Path) -> Model:
             if len(text) > LONGEST_DESCRIPTION:
                 raise ValueError("endless metadata")
             description = json.loads(text)
-            kind = {"SmallCNN": SmallCNN, "ResNet18": ResNet18}[description["kind"]]
-            fields = description["architecture"].items()
+            name, fields = description["name"], description["architecture"].items()
+            kind = architecture_class(name)
             architecture = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields})
+            temperatures = Temperatures(**description["temperatures"])
             with torch.device("meta"):  # shapes alone
                 expected = {name: value.shape for name, value in build(architecture, seed=0).state_dict().items()}
             shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             if shapes != expected:
                 raise ValueError("weights of other shapes than its architecture has")
             tensors = {name: file.get_tensor(name) for name in expected}
-        model = Model(build(architecture, seed=0).eval(), architecture, description["temperature"])
+        model = Model(name, build(architecture, seed=0).eval(), architecture, temperatures)
         if description != json.loads(json.dumps(_describe(model))):
             raise ValueError("other classes or another normalisation")
-        if not 0 < model.temperature < math.inf:
-            raise ValueError("the temperature is not a positive number")
+        if not all(TEMPERATURES[0] <= value <= TEMPERATURES[1] for value in asdict(temperatures).values()):
+            raise ValueError("a temperature is not between 0.05 and 20")
         for name, value in model.network.state_dict().items():
             if tensors[name].dtype != value.dtype:
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
@@ -86,3 +108,16 @@ def load_model(path: Path) -> Model:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a model of this project ({reason}): copy or train it again") from None
     return model
+
+
+def load_models(folder: Path, which: str) -> dict[int | None, Model]:
+    """Load the models that `save_trained` wrote into `folder`.
+
+    Args:
+        folder: That of one network.
+        which: "folds": the model of each held-out fold, by its number; "final": the one of all crops, under None.
+    """
+    if which == "final":
+        return {None: load_model(folder / "final.safetensors")}
+    paths = {int(path.stem.removeprefix("fold_")): path for path in folder.glob("fold_*.safetensors")}
+    return {fold: load_model(paths[fold]) for fold in sorted(paths)}

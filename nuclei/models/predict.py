@@ -1,14 +1,17 @@
 """What a network says of crops."""
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 import torch
-from scipy import special
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from nuclei.device import autocast
+from nuclei.cluster import map_crops
+from nuclei.device import Compute, autocast
 from nuclei.models.checkpoint import Model
 from nuclei.models.transforms import normalise
+from nuclei.temperature import softmax
 
 BATCH_SIZE = 64  # the layers' outputs stay small enough to be kept in the cache and to be allocated without page faults
 
@@ -36,33 +39,26 @@ def predict_probabilities(
     model: Model, crops: np.ndarray, device: torch.device, precision: str, tta: bool = False
 ) -> np.ndarray:
     """Return the calibrated probability of each class, float64 (N, K); the rest as in `predict_logits`."""
-    return softmax(predict_logits(model.network, crops, device, precision, tta), model.temperature)
+    temperature = model.temperatures.averaged if tta else model.temperatures.single
+    return softmax(predict_logits(model.network, crops, device, precision, tta), temperature)
+
+
+def predict_mean(
+    models: Mapping[int | None, Model], crops: np.ndarray, compute: Compute, precision: str, tta: bool
+) -> np.ndarray:
+    """Return the mean of the models' calibrated probabilities, float64 (N, K), computed on the cluster if there is one.
+
+    Args:
+        models: As `load_models` returns them.
+        crops: uint8 (N, H, W, C); may be memory-mapped.
+        compute: What each process computes with.
+        precision: As in `autocast`.
+        tta: Average over the eight flips and rotations of each crop.
+    """
+    predictors = [partial(predict_probabilities, model, precision=precision, tta=tta) for model in models.values()]
+    return np.mean([map_crops(predict, [crops], compute) for predict in predictors], axis=0)
 
 
 def _views(inputs: Tensor) -> list[Tensor]:
     """Return the eight flips and quarter turns of inputs (N, C, H, H)."""
     return [side.flip(axes) for side in (inputs, inputs.transpose(2, 3)) for axes in ((), (2,), (3,), (2, 3))]
-
-
-TEMPERATURES = 0.05, 20.0  # a fold without any error would ask for 0
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Turn logits (N, K) into probabilities, float64 (N, K)."""
-    return special.softmax(logits.astype(np.float64) / temperature, axis=1)
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature that makes softmax(logits / temperature) most likely, between 0.05 and 20.
-
-    logits: float (N, K), of crops that the network did not train on; labels: int (N,).
-    Above 1: the network was too sure; below: not sure enough. What it predicts stays the same.
-    Source: Guo et al. 2017, "On calibration of modern neural networks", section 4.2.
-    """
-    logits, rows = logits.astype(np.float64), np.arange(len(labels))
-
-    def loss(log_temperature: float) -> float:
-        return -special.log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean()
-
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))

@@ -76,7 +76,7 @@ def plot_reliability(curves: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) ->
 
 
 def plot_abstention(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the accuracy of the surest crops against their share; a table of `abstention_curve` a model."""
+    """Draw the accuracy of the surest crops against their share; a table of `accuracy_coverage_curve` a model."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
     for model, table in curves.items():

@@ -108,7 +108,7 @@ def confusion(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def interval_axis(scores: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
-    """Place the intervals of `metric` of each network on one axis: low and high end, places of each in 0..100.
+    """Compute the intervals of `metric` of each network on one axis: low and high end, places of each in 0..100.
 
     None where a network has no interval.
     """

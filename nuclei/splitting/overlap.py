@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from nuclei.files import replacing
+from nuclei.files import atomic_write
 from nuclei.splitting.dihedral import COMPOSE, INVERSE, moved_to, turned, turned_shape
 from nuclei.splitting.windows import FLAT, REACH, Windows, check, fingerprint
 
@@ -97,7 +97,7 @@ def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, thre
 
 def save_pairs(path: Path, pairs: Pairs) -> None:
     """Write the columns of `pairs` as an .npz."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez(temporary, **{field.name: getattr(pairs, field.name) for field in fields(pairs)})
 
 

@@ -1,9 +1,7 @@
-"""What a run that was cut short left behind, for the next one to go on from; worthless where anything differs."""
+"""What an interrupted run left behind, for the next one to go on from; worthless where anything differs."""
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,53 +10,67 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 import nuclei
-from nuclei.tensors import open_tensors
+from nuclei.files import atomic_write
 
-COMPUTING = ("torch", "torchvision", "numpy", "scikit-learn")  # the packages that results come from
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")  # that results come from
+# All code that a training comes from, and no more: a reworded report does not void what an interrupted run has done.
+CODE = ("models", "training", "crops.py", "device.py", "task.py")
 
 
 def fingerprint(arrays: Iterable[np.ndarray], *settings: Any) -> str:
-    """Hash what a result comes from: arrays, settings (by their repr), this package's code, versions, threads."""
+    """Hash what a training comes from: arrays, settings (by their repr), code, versions of packages, threads."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr([settings, [version(name) for name in COMPUTING], torch.get_num_threads()]).encode())
-    for path in sorted(Path(nuclei.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    digest.update(repr([settings, [version(name) for name in PACKAGES], torch.get_num_threads()]).encode())
+    package = Path(nuclei.__file__).parent
+    for path in sorted(path for name in CODE for path in [package / name, *(package / name).rglob("*.py")]):
+        if path.is_file():
+            digest.update(path.read_bytes())
     for array in arrays:
         digest.update(repr((array.shape, array.dtype)).encode())
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
 
-def save_state(path: Path, key: str, state: Any) -> None:
-    """Write `state`, nested mappings and lists of tensors and of what JSON holds, in the place of an earlier one.
+def pack(key: str, state: Any) -> bytes:
+    """Turn `state`, nested mappings and lists of tensors and of what JSON holds, into the bytes of a safetensors file.
 
-    key: the fingerprint of what it belongs to. The file is whole or not there: safetensors renames it into place.
+    Args:
+        key: The fingerprint of what the state belongs to.
+        state: Its mappings may have numbers as keys.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"key": key, "state": _pack(state, tensors)})
-    try:
-        save_file(tensors, path, {"state": text})
-    except SafetensorError as error:
-        if number := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-        raise
+    text = json.dumps({"key": key, "state": _pack(state, tensors)})  # fills `tensors`
+    return save(tensors, {"state": text})
 
 
-def load_state(path: Path, key: str) -> Any:
-    """Return what `save_state` wrote under the same `key`, tensors on the CPU; None where there is no such state."""
+def unpack(data: bytes, key: str) -> Any:
+    """Return what was packed under the same `key`, tensors on the CPU; None where it is anything else."""
     try:
-        with open_tensors(path) as file:
-            kept = json.loads(file.metadata()["state"])
-            if kept["key"] == key:
-                return _unpack(kept["state"], file)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        pass  # none, or what another program left there: this run starts from the beginning
+        length = int.from_bytes(data[:8], "little")
+        packed = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+        if packed["key"] == key:
+            return _unpack(packed["state"], load(data))
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        pass  # what another program left there: this run starts from the beginning
     return None
+
+
+def write_state(path: Path, data: bytes) -> None:
+    """Write what `pack` returned, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_state(path: Path) -> bytes:
+    """Return the bytes of `path`, none where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -68,19 +80,19 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name, "strides": value.stride()}
     if isinstance(value, Mapping):
-        return {"keys": list(value), "values": [_pack(some, tensors) for some in value.values()]}
+        return {"keys": list(value), "values": [_pack(item, tensors) for item in value.values()]}
     if isinstance(value, list | tuple):
-        return [_pack(some, tensors) for some in value]
+        return [_pack(item, tensors) for item in value]
     return value
 
 
-def _unpack(value: Any, tensors: Any) -> Any:
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
-        return [_unpack(some, tensors) for some in value]
+        return [_unpack(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
-        flat = tensors.get_tensor(value["tensor"])
-        # The fused optimizer takes for granted that its averages lie in memory as the weights do.
+        flat = tensors[value["tensor"]]
+        # The fused optimizer takes it for granted that its averages lie in memory as the weights do.
         return torch.empty_strided(flat.shape, value["strides"], dtype=flat.dtype).copy_(flat)
-    return dict(zip(value["keys"], (_unpack(some, tensors) for some in value["values"]), strict=True))
+    return dict(zip(value["keys"], (_unpack(item, tensors) for item in value["values"]), strict=True))

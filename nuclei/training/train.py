@@ -1,78 +1,220 @@
-"""One training from start to calibrated model, as `train` and `train_folds` share it."""
+"""One network per held-out fold, trained on all other folds, and one on all crops: side by side, on any machines."""
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from nuclei.cluster import map_crops
-from nuclei.crops import Labelled
-from nuclei.device import Place
-from nuclei.models.checkpoint import Model
-from nuclei.models.networks import Architecture, ResNet18, SmallCNN, build, load_pretrained
-from nuclei.models.predict import fit_temperature, predict_logits
-from nuclei.params import ModelName, Params
-from nuclei.training.distributed import fit_anywhere
-from nuclei.training.loop import Epoch, Recipe, keep_best
+from nuclei.cluster import ray_cluster, stream_tasks
+from nuclei.crops import FoldedCrops
+from nuclei.device import Compute, setup_device
+from nuclei.errors import InputError
+from nuclei.files import atomic_directory
+from nuclei.models.checkpoint import Model, Temperatures, save_model
+from nuclei.models.networks import Architecture, architecture_class, build
+from nuclei.models.predict import predict_logits
+from nuclei.params import Params
+from nuclei.progress import Progress
+from nuclei.task import NETWORKS
+from nuclei.temperature import fit_temperature
+from nuclei.training.loop import Epoch, TrainConfig, fit, training_steps, weights_of
+from nuclei.training.state import read_state, write_state
+
+ALL_CROPS = "all"  # in the place of a fold: the network that is trained on every crop
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a network looks like, the weights it starts from (none: random ones), and how it is trained."""
+class NetworkConfig:
+    """What a network looks like, the weights it starts from, and how it is trained.
 
-    architecture: Architecture
-    weights: dict[str, Tensor]
-    recipe: Recipe
-    patience: int
-    final_epochs: int
-
-
-def plan(name: ModelName, params: Params, tuned: dict[str, Any], pretrained: dict[str, Tensor]) -> Plan:
-    """Gather what `params` say of the network `name`.
-
-    tuned: what the search found: lr, batch_size, and for the CNN widths; pretrained: for the ResNet18
+    Attributes:
+        name: Its key in `nuclei.task.NETWORKS`.
+        architecture: Its shape.
+        pretrained: The weights it starts from; none: random ones.
+        epochs: Passes over the crops that it trains on.
+        config: How it is trained; `steps` is set for the crops at hand.
     """
-    channels = params.data.channels
-    if name == "cnn":
-        own, weights = params.train_cnn, {}
-        shape = SmallCNN(channels, tuple(params.cnn.filters), tuple(tuned["widths"]), params.cnn.dropout)
-    else:
-        own, weights = params.train_resnet, pretrained
-        shape = ResNet18(channels, params.resnet.stem)
-    recipe = Recipe(
+
+    name: str
+    architecture: Architecture
+    pretrained: dict[str, Tensor]
+    epochs: int
+    config: TrainConfig
+
+
+class OutOfFold(NamedTuple):
+    """What networks say of crops whose fold they never saw.
+
+    Attributes:
+        rows: int64 (N,), rising: the crops of the folds that were held out.
+        averaged: Logits, float32 (N, K), averaged over the eight flips and rotations of each crop.
+        single: Logits, float32 (N, K), of each crop as it is.
+    """
+
+    rows: np.ndarray
+    averaged: np.ndarray
+    single: np.ndarray
+
+
+class Trained(NamedTuple):
+    """All networks of one kind.
+
+    Attributes:
+        models: By fold, and under `ALL_CROPS` the one that was trained on every crop. Temperatures of a fold's model
+            are fitted on the other folds, those of the last on all.
+        out_of_fold: Their logits.
+        curves: Learning curves, one row per network and epoch: fold, epoch, lr, train_loss, heldout_*.
+    """
+
+    models: dict[int | str, Model]
+    out_of_fold: OutOfFold
+    curves: pd.DataFrame
+
+
+class _Result(NamedTuple):
+    """What a worker sends last: weights, and logits of the held-out crops, float32 (N, K), by name."""
+
+    weights: dict[str, Tensor]
+    logits: dict[str, np.ndarray]
+
+
+def network_config(name: str, params: Params, tuned: dict[str, Any], pretrained: dict[str, Tensor]) -> NetworkConfig:
+    """Gather what `params` and the search say of the network `name`.
+
+    Args:
+        name: A key of `nuclei.task.NETWORKS`.
+        params: All parameters.
+        tuned: lr, batch_size and a value for each key of the architecture's search space.
+        pretrained: The weights that the pretrained network starts from; others ignore them.
+    """
+    section = getattr(params, NETWORKS[name].training)
+    config = TrainConfig(
         lr=params.lr or tuned["lr"],
         batch_size=params.batch_size or tuned["batch_size"],
-        epochs=params.epochs or own.epochs,
-        seed=own.seed,
-        ema=own.ema,
+        steps=1,
+        seed=section.seed,
+        ema=section.ema,
         train=params.train,
     )
-    return Plan(shape, weights, recipe, own.patience, own.final_epochs)
+    architecture = architecture_class(name).from_params(params, tuned)
+    weights = pretrained if NETWORKS[name].pretrained else {}
+    return NetworkConfig(name, architecture, weights, params.epochs or section.epochs, config)
 
 
-def train(
-    plan: Plan,
-    fitting: Labelled,
-    validation: Labelled,
-    place: Place,
-    label: str = "",
-    kept: Path | None = None,
-) -> tuple[Model, pd.DataFrame, Epoch]:
-    """Train on `fitting` and keep the epoch that `validation` likes best; return model, learning curves, that epoch.
+def train_folds(
+    network: NetworkConfig,
+    crops: FoldedCrops,
+    compute: Compute,
+    resume_dir: Path,
+    on_epoch: Callable[[pd.DataFrame], None] = lambda curves: None,
+) -> Trained:
+    """Train one network per held-out fold on all other folds, and one on all crops.
 
-    The model's temperature fits the validation crops, predicted as most users will: averaged over flips and turns.
-    place, label, kept: as in `fit_anywhere`. Raises InputError where training diverged.
+    They run side by side where there is room, on the cluster that RAY_ADDRESS names or else on this machine. A worker
+    that is lost is replaced, and an interrupted run goes on from its last epochs with the same result.
+
+    Args:
+        network: What to train.
+        crops: All labelled crops and their folds.
+        compute: What each network is trained with.
+        resume_dir: Folder for what an interrupted run left behind.
+        on_epoch: Called with the learning curves so far, after every epoch of any network.
+
+    Raises:
+        InputError: Where training diverged, or no machine has room for one network.
     """
-    network = build(plan.architecture, plan.recipe.seed)
-    if plan.weights:
-        load_pretrained(network, plan.weights)
-    epochs = fit_anywhere(network, fitting, validation, plan.recipe, place, label, kept)
-    curves, best = keep_best(epochs, plan.patience)
-    network.load_state_dict(best.weights)
-    predict = partial(predict_logits, network, precision=plan.recipe.train.precision, tta=True)
-    logits = map_crops(predict, [validation.crops], place)
-    model = Model(network, plan.architecture, fit_temperature(logits, validation.labels))
-    return model, pd.DataFrame(curves), best
+    keys: list[int | str] = [*crops.held_out, ALL_CROPS]
+    steps = {key: _config_of(network, crops, key).config.steps for key in keys}
+    curves: dict[int | str, list[dict[str, float]]] = {key: [] for key in keys}
+    results: dict[int | str, _Result] = {}
+    states = {key: resume_dir / f"{key}.safetensors" for key in keys}
+    with ray_cluster(), Progress(sum(steps.values()), network.name, "step") as progress:
+        tasks = {key: lambda path=states[key]: (read_state(path),) for key in keys}
+        for key, item in stream_tasks(_train_one, (network, crops), tasks, compute):
+            if isinstance(item, _Result):
+                results[key] = item
+                continue
+            if not np.isfinite(item.scores["train_loss"]):
+                raise InputError(f"{network.name}: training diverged: lower lr (-S lr={network.config.lr / 3:.2g})")
+            if len(curves[key]) >= item.scores["epoch"]:  # a worker that took over from a lost one repeats its past
+                continue
+            curves[key].append(item.scores)
+            if item.state:
+                write_state(states[key], item.state)
+            done = {key: len(rows) * steps[key] / network.epochs for key, rows in curves.items()}
+            progress.update(round(sum(done.values())), _describe(key, item.scores))
+            on_epoch(_table(curves))
+    rows = np.flatnonzero(np.isin(crops.folds, crops.held_out))
+    logits = {kind: _in_order(results, crops.folds, kind) for kind in ("averaged", "single")}
+    out_of_fold = OutOfFold(rows, **logits)
+    models = {key: _model(network, results[key], out_of_fold, crops, key) for key in keys}
+    return Trained(models, out_of_fold, _table(curves))
+
+
+def save_trained(folder: Path, trained: Trained) -> None:
+    """Write fold_<number>.safetensors of each held-out fold, final.safetensors, and out_of_fold.npz into `folder`."""
+    with atomic_directory(folder) as temporary:
+        for key, model in trained.models.items():
+            save_model(temporary / ("final.safetensors" if key == ALL_CROPS else f"fold_{key}.safetensors"), model)
+        np.savez(temporary / "out_of_fold.npz", **trained.out_of_fold._asdict())
+
+
+def _train_one(
+    network: NetworkConfig, crops: FoldedCrops, key: int | str, state: bytes, compute: Compute
+) -> Iterator[Epoch | _Result]:
+    """Train one network (on a Ray worker); yield every epoch, then what it came to."""
+    device = setup_device(compute.device, compute.threads)
+    train_set, heldout_set = crops.split(None if key == ALL_CROPS else int(key))
+    task = _config_of(network, crops, key)
+    module = build(network.architecture, task.config.seed)
+    if network.pretrained:
+        network.architecture.load_pretrained(module, network.pretrained)
+    yield from fit(module, train_set, heldout_set, task.config, device, resume_from=state)
+    logits = {}
+    if heldout_set:
+        for kind, tta in (("averaged", True), ("single", False)):
+            logits[kind] = predict_logits(module, heldout_set.crops, device, task.config.train.precision, tta)
+    yield _Result(weights_of(module), logits)
+
+
+def _config_of(network: NetworkConfig, crops: FoldedCrops, key: int | str) -> NetworkConfig:
+    """Set the steps for the crops of one network, and draw its seed: folds differ by more than their crops."""
+    n = len(crops.data) if key == ALL_CROPS else int((crops.folds != key).sum())
+    steps = training_steps(n, network.config.batch_size, network.epochs)
+    number = crops.folds.max() + 1 if key == ALL_CROPS else int(key)
+    seed = int(np.random.default_rng((network.config.seed, number)).integers(2**31))
+    return replace(network, config=replace(network.config, steps=steps, seed=seed))
+
+
+def _in_order(results: Mapping[int | str, _Result], folds: np.ndarray, kind: str) -> np.ndarray:
+    """Put the logits of all held-out crops into the order of the crops."""
+    keys = [key for key in results if key != ALL_CROPS]
+    of_fold = np.concatenate([np.flatnonzero(folds == key) for key in keys])
+    logits = np.concatenate([results[key].logits[kind] for key in keys])
+    return logits[np.argsort(of_fold)]
+
+
+def _model(
+    network: NetworkConfig, result: _Result, out_of_fold: OutOfFold, crops: FoldedCrops, key: int | str
+) -> Model:
+    module = build(network.architecture, seed=0)
+    module.load_state_dict(result.weights)
+    others = crops.folds[out_of_fold.rows] != key
+    labels = crops.data.labels[out_of_fold.rows][others]
+    averaged, single = (fit_temperature(logits[others], labels) for logits in out_of_fold[1:])
+    return Model(network.name, module.eval(), network.architecture, Temperatures(averaged, single))
+
+
+def _table(curves: Mapping[int | str, list[dict[str, float]]]) -> pd.DataFrame:
+    return pd.DataFrame([{"fold": key} | row for key, rows in curves.items() for row in rows])
+
+
+def _describe(key: int | str, scores: Mapping[str, float]) -> str:
+    """Put an epoch's scores into a line."""
+    printed = {name: scores[name] for name in ("train_loss", "heldout_loss", "heldout_accuracy") if name in scores}
+    numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in printed.items())
+    return f"{'all crops' if key == ALL_CROPS else f'fold {key}'}, epoch {scores['epoch']:.0f}: {numbers}"

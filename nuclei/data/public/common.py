@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from nuclei.data.competition import numbers, writing_competition
+from nuclei.data.competition import competition_writer, numbers
 from nuclei.data.cut import cut, window
 from nuclei.data.images import decode
 from nuclei.data.zips import BROKEN
@@ -116,7 +116,7 @@ def write_crops(
     )
     by_tile = dict(iter(table.groupby("tile")))
     side = window(mpp)
-    with writing_competition(out, table) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
+    with competition_writer(out, table) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
         for tile, pixels in tiles:
             for row in by_tile.get(tile, table[:0]).itertuples():
                 add(row.role, row.number, cut(pixels, row.y, row.x, side))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nuclei.data.competition import numbers, writing_competition
+from nuclei.data.competition import competition_writer, numbers
 from nuclei.data.synthetic.canvas import TILE
 from nuclei.data.synthetic.tissue import draw_stain, draw_tile
 from nuclei.params import Sample
@@ -62,7 +62,7 @@ def write_sample(out: Path, config: Sample) -> None:
     wants to know which crops share pixels has to look.
     """
     tiles, table = draw_sample(config)
-    with writing_competition(out, table) as add:
+    with competition_writer(out, table) as add:
         for row in table.itertuples():
             top, left = row.y - CROP // 2, row.x - CROP // 2
             add(row.role, row.number, tiles[row.tile][top : top + CROP, left : left + CROP])

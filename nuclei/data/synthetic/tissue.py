@@ -100,7 +100,7 @@ def _muscle(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _glands(canvas: Canvas, rng: np.random.Generator, cancer: bool) -> None:
-    """Place glands that neither touch each other nor the muscle: round to long, larger and more ragged in cancer."""
+    """Compute glands that neither touch each other nor the muscle: round to long, larger and more ragged in cancer."""
     mucin = rng.uniform(0.0, 0.5) if cancer else rng.uniform(0.2, 1.0)  # share of goblet cells
     waves = (rng.uniform(3, 9) if cancer else rng.uniform(1, 4)) * smooth(rng, 22)
     for _ in range(40):
