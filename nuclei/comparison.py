@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nuclei.intervals import jackknife_variance, t_quantile, withheld_reasons
-from nuclei.metrics import accuracy, balanced_accuracy, confusion_per_group, effective_groups
+from nuclei.metrics import accuracy, balanced_accuracy, count_per_group, effective_groups
 
 SIGNIFICANCE = 0.05
 FEWEST_DIFFERING = 6  # groups: of five, all favour the same network by chance in 2 of 2^5 cases, 6 %
@@ -48,13 +48,13 @@ def compare(
             second: int((second_correct & ~first_correct).sum()),
         },
     }
-    confusions = [confusion_per_group(labels, guess, group, len(classes)) for guess in predicted.values()]
+    counts = [count_per_group(labels, guess, group, len(classes)) for guess in predicted.values()]
     withheld = {"accuracy": {"all"}, "balanced_accuracy": {"all", "class_means"}}
     for metric, function in (("accuracy", accuracy), ("balanced_accuracy", balanced_accuracy)):
-        scores = [function(confusion.sum(axis=0, keepdims=True)) for confusion in confusions]
+        scores = [function(per_group.total()) for per_group in counts]
         value, low, high = scores[1][0] - scores[0][0], None, None
         if not withheld[metric] & reasons.keys():
-            scores = [function(confusion.sum(axis=0) - confusion) for confusion in confusions]
+            scores = [function(per_group.without_each()) for per_group in counts]
             margin = t_quantile(effective) * np.sqrt(jackknife_variance(value, scores[1] - scores[0]))
             low, high = float(value - margin), float(value + margin)
         key = f"{metric}_difference"
@@ -86,7 +86,7 @@ def sign_flip_p(difference: np.ndarray) -> float:
     chance = np.fft.irfft(transform, n=2 * largest + 1)  # of the sums 0..largest, -largest..-1
     sums = np.concatenate([np.arange(largest + 1), np.arange(-largest, 0)])
     p = chance[np.abs(sums) >= abs(int(difference.sum()))].sum()
-    return float(np.clip(p, 2.0 ** (1 - counts.sum()), 1))  # clipped: rounding
+    return float(np.clip(p, max(2.0 ** (1 - counts.sum()), np.finfo(float).eps), 1))  # the transform rounds
 
 
 def _verdict(first: str, second: str, result: Mapping[str, Any]) -> str:
@@ -97,18 +97,19 @@ def _verdict(first: str, second: str, result: Mapping[str, Any]) -> str:
     else:
         more = "more" if value > 0 else "fewer"
         finding = (
-            f"of these trained networks, {second} classifies {100 * abs(value):.1f} percentage points {more} of "
+            f"of these trained networks, {second} classifies {100 * abs(value):.3g} percentage points {more} of "
             f"{scope} correctly than {first}"
         )
     if low is not None:
-        finding += f" (95 % interval of the difference {100 * low:+.1f} to {100 * high:+.1f})"
+        finding += f" (95 % interval of the difference {100 * low:+.3g} to {100 * high:+.3g})"
     differ = result["groups_that_differ"]
     if differ < FEWEST_DIFFERING:
         return (
             f"Cannot be told: fewer than {FEWEST_DIFFERING} groups differ ({differ}), too few for any test at the 5 % "
             f"level; {finding}."
         )
-    test = f"sign-flip test over groups, p = {result['p_value']:.2g}"
-    if result["p_value"] <= SIGNIFICANCE:
+    p = result["p_value"]
+    test = f"sign-flip test over groups, p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'}"
+    if p <= SIGNIFICANCE:
         return f"The difference is significant at the 5 % level: {finding}; {test}."
     return f"No significant difference: {finding}; {test}."

@@ -11,7 +11,7 @@ from nuclei.metrics import effective_groups, score, scores_without_each_group
 
 LEVEL = 0.95
 FEWEST_GROUPS = 5  # effective ones for any interval; groups per class for the means over classes
-PSEUDO_GROUP = 0.25  # effective groups: see `unit_interval`
+PSEUDO_GROUPS, PSEUDO_SIZE = 2, 1 / 6  # how many, each worth so many effective groups: see `unit_interval`
 CLASS_MEANS = ("balanced_accuracy", "macro_f1", "auc")
 PROPORTIONS = ("accuracy", *CLASS_MEANS)
 
@@ -44,7 +44,7 @@ def score_intervals(
     without = scores_without_each_group(labels, probabilities, group) if "all" not in reasons else {}
     uniform_losses = {"log_loss": np.log(len(classes)), "brier": 1 - 1 / len(classes)}
     for metric in (*PROPORTIONS, *uniform_losses):
-        if "all" in reasons or (metric in CLASS_MEANS and "class_means" in reasons):
+        if "all" in reasons or (metric in CLASS_MEANS and reasons):
             low, high = None, None
         elif metric in PROPORTIONS:
             low, high = map(float, unit_interval(np.float64(values[metric]), without[metric], effective))
@@ -72,6 +72,8 @@ def withheld_reasons(effective: float, class_groups: dict[str, int]) -> dict[str
             "all": f"No intervals: the crops are worth {effective:.1f} groups of equal size, and fewer than "
             f"{FEWEST_GROUPS} cannot tell how much groups differ."
         }
+    if sum(count > 0 for count in class_groups.values()) < 2:
+        return {"class_means": "No intervals of balanced accuracy, macro-F1 and AUC: fewer than two classes occur."}
     rare = [f"{name} (in {count})" for name, count in class_groups.items() if 0 < count < FEWEST_GROUPS]
     if not rare:
         return {}
@@ -106,10 +108,10 @@ def unit_interval(values: np.ndarray, without: np.ndarray, effective: float) -> 
     """Return the 95 % interval of scores in [0, 1], from the scores without each group.
 
     Standard error: delete-one-group jackknife; on the logit scale, with t of G* - 1 degrees of freedom (G* effective
-    groups). Before that a pseudo-group, worth a quarter of an effective group and scored 1/2, joins the others, and
-    the jackknife leaves it out in turn as it does them. As adding successes and failures does for a binomial
-    proportion, this keeps groups that happen to be nearly free of errors from promising that all groups are. The
-    quarter and the degrees of freedom were chosen by simulation: `python -m tools.coverage`.
+    groups). Before that two pseudo-groups, each worth a sixth of an effective group and scored 1/2, join the others,
+    and the jackknife leaves each out in turn as it does them. As adding successes and failures does for a binomial
+    proportion, this keeps groups that happen to be nearly free of errors from promising that all groups are. Number
+    and size of the pseudo-groups and the degrees of freedom were chosen by simulation: `python -m tools.coverage`.
 
     No error at all (1, or 0 where all is wrong) says nothing of how groups differ. There the far end is the rule of
     three with the G* effective groups as the sample size: 0.05^(1 / G*), the worst case that crops of a group are all
@@ -128,7 +130,7 @@ def unit_interval(values: np.ndarray, without: np.ndarray, effective: float) -> 
         interval methods for binomial proportions in clustered surveys", who put effective sample sizes into it;
         Hanley & Lippman-Hand 1983, "If nothing goes wrong, is everything all right?" (rule of three).
     """
-    shrunk, variance = _with_pseudo_group(values, without, effective, 0.5)
+    shrunk, variance = _with_pseudo_groups(values, without, effective, 0.5)
     margin = t_quantile(effective) * np.sqrt(variance) / (shrunk * (1 - shrunk))
     low = np.minimum(expit(logit(shrunk) - margin), values)
     high = np.maximum(expit(logit(shrunk) + margin), values)
@@ -144,17 +146,19 @@ def loss_interval(value: float, without: np.ndarray, effective: float, uniform: 
         value: the loss of all crops, 0 or more.
         without: float (G,), without each of the groups.
         effective: effective groups, above 1.
-        uniform: the loss of equal probabilities for all classes, which the pseudo-group gets.
+        uniform: the loss of equal probabilities for all classes, which the pseudo-groups get.
     """
-    shrunk, variance = _with_pseudo_group(np.float64(value), without, effective, uniform)
+    shrunk, variance = _with_pseudo_groups(np.float64(value), without, effective, uniform)
     factor = np.exp(t_quantile(effective) * np.sqrt(variance) / shrunk)
     return float(min(shrunk / factor, value)), float(max(shrunk * factor, value))
 
 
-def _with_pseudo_group(
+def _with_pseudo_groups(
     values: np.ndarray, without: np.ndarray, effective: float, pseudo_score: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores with the pseudo-group, and their jackknife variance; without it they are `values` again."""
-    share = PSEUDO_GROUP / (effective + PSEUDO_GROUP)
+    """Return the scores with the pseudo-groups among the groups, and their jackknife variance."""
+    pseudo_size = PSEUDO_GROUPS * PSEUDO_SIZE
+    share = pseudo_size / (effective + pseudo_size)
     shrunk = (1 - share) * values + share * pseudo_score
-    return shrunk, (1 - share) ** 2 * jackknife_variance(values, without) + (shrunk - values) ** 2
+    without_pseudo = (shrunk - values) ** 2 / PSEUDO_GROUPS  # sum of squares, when each is left out in turn
+    return shrunk, (1 - share) ** 2 * jackknife_variance(values, without) + without_pseudo

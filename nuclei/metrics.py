@@ -1,12 +1,29 @@
 """Scores of predicted probabilities: overall, per class, per group, and with each group left out."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "brier", "ece")
+
+
+class Counts(NamedTuple):
+    """Crops per class, float64 (R, K) for R sets of crops: classified correctly, labelled so, predicted so."""
+
+    correct: np.ndarray
+    labelled: np.ndarray
+    predicted: np.ndarray
+
+    def total(self) -> "Counts":
+        """Count all sets together: (1, K)."""
+        return Counts(*(part.sum(axis=0, keepdims=True) for part in self))
+
+    def without_each(self) -> "Counts":
+        """Count all sets but one, for each in turn: (R, K)."""
+        return Counts(*(part.sum(axis=0) - part for part in self))
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str, float]:
@@ -26,10 +43,8 @@ def score(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str,
     Source: Brier 1950, "Verification of forecasts expressed in terms of probability"; the other metrics are
         scikit-learn's.
     """
-    confusion = confusion_per_group(
-        labels, probabilities.argmax(axis=1), np.zeros(len(labels), int), probabilities.shape[1]
-    )
-    scores = {metric: function(confusion)[0] for metric, function in CONFUSION_METRICS.items()}
+    counts = count_per_group(labels, probabilities.argmax(axis=1), np.zeros(len(labels), int), probabilities.shape[1])
+    scores = {metric: function(counts)[0] for metric, function in COUNT_METRICS.items()}
     scores["auc"] = _auc(labels, probabilities)
     scores |= {metric: losses.mean() for metric, losses in _losses(labels, probabilities).items()}
     scores["ece"] = calibration_error(labels, probabilities, bins)
@@ -50,10 +65,9 @@ def scores_without_each_group(
         float64 (G,) for every metric of `score` but the ece.
     """
     n_groups = int(group.max()) + 1
-    confusion = confusion_per_group(labels, probabilities.argmax(axis=1), group, probabilities.shape[1])
-    confusion = confusion.sum(axis=0) - confusion
+    counts = count_per_group(labels, probabilities.argmax(axis=1), group, probabilities.shape[1]).without_each()
     crops = len(labels) - np.bincount(group)
-    scores = {metric: function(confusion) for metric, function in CONFUSION_METRICS.items()}
+    scores = {metric: function(counts) for metric, function in COUNT_METRICS.items()}
     scores["auc"] = _auc_without_each_group(labels, probabilities, group)
     for metric, losses in _losses(labels, probabilities).items():
         scores[metric] = (losses.sum() - np.bincount(group, losses, n_groups)) / crops
@@ -135,39 +149,41 @@ def score_groups(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, 
         name.
     """
     names, group = np.unique(groups, return_inverse=True)
-    confusion = confusion_per_group(labels, predicted, group, len(classes))
-    crops_of_class = confusion.sum(axis=2).astype(int)
-    table = pd.DataFrame({"Group": names, "Crops": crops_of_class.sum(axis=1), "Accuracy": accuracy(confusion)})
+    counts = count_per_group(labels, predicted, group, len(classes))
+    crops_of_class = counts.labelled.astype(int)
+    table = pd.DataFrame({"Group": names, "Crops": crops_of_class.sum(axis=1), "Accuracy": accuracy(counts)})
     table = table.join(pd.DataFrame(crops_of_class, columns=list(classes)))
     return table.sort_values("Crops", ascending=False, kind="stable", ignore_index=True)
 
 
-def confusion_per_group(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int) -> np.ndarray:
-    """Count crops by group, label and prediction: float64 (G, K, K). group: int (N,) in 0..G-1."""
-    n_groups = int(group.max()) + 1
-    cell = np.ravel_multi_index((group, labels, predicted), (n_groups, classes, classes))
-    return np.bincount(cell, minlength=n_groups * classes**2).reshape(n_groups, classes, classes).astype(float)
+def count_per_group(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int) -> Counts:
+    """Count the crops of each group per class. labels, predicted: int (N,) in 0..K-1; group: int (N,) in 0..G-1."""
+    n_groups, correct = int(group.max()) + 1, labels == predicted
+
+    def table(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        counts = np.bincount(rows * classes + columns, minlength=n_groups * classes)
+        return counts.reshape(n_groups, classes).astype(float)
+
+    return Counts(table(group[correct], labels[correct]), table(group, labels), table(group, predicted))
 
 
-def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return the accuracy of confusion matrices (R, K, K) with labels as rows: (R,)."""
-    return np.trace(confusion, axis1=1, axis2=2) / confusion.sum(axis=(1, 2))
+def accuracy(counts: Counts) -> np.ndarray:
+    """Return the accuracy of each set of crops: float64 (R,)."""
+    return counts.correct.sum(axis=1) / counts.labelled.sum(axis=1)
 
 
-def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean recall of the classes that occur, of confusion matrices (R, K, K): (R,)."""
-    correct, true = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2)
-    return _mean_of_present(correct / true.clip(min=1), true)
+def balanced_accuracy(counts: Counts) -> np.ndarray:
+    """Return the mean recall of the classes that occur in each set of crops: float64 (R,)."""
+    return _mean_of_present(counts.correct / counts.labelled.clip(min=1), counts.labelled)
 
 
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean F1 of the classes that occur, of confusion matrices (R, K, K): (R,)."""
-    correct = np.diagonal(confusion, axis1=1, axis2=2)
-    true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
-    return _mean_of_present(2 * correct / (true + predicted).clip(min=1), true)
+def macro_f1(counts: Counts) -> np.ndarray:
+    """Return the mean F1 of the classes that occur in each set of crops: float64 (R,)."""
+    f1 = 2 * counts.correct / (counts.labelled + counts.predicted).clip(min=1)
+    return _mean_of_present(f1, counts.labelled)
 
 
-CONFUSION_METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+COUNT_METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
 
 
 def _losses(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
