@@ -25,6 +25,7 @@ import pytest
 import ray
 import torch
 from conftest import ROOT
+from nuclei.training.distributed import fit_anywhere
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -36,7 +37,6 @@ from nuclei.explanation.attribution import attribute, occlusion
 from nuclei.models.networks import SmallCNN, build
 from nuclei.models.predict import predict_logits
 from nuclei.params import load_params
-from nuclei.training.distributed import fit_anywhere
 from nuclei.training.loop import Recipe, fit
 from nuclei.training.tuning import draw_trials, search
 

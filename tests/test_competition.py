@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from tissue import some_crops
 
-from nuclei.data.competition import numbers, competition_writer
+from nuclei.data.competition import competition_writer, numbers
 from nuclei.data.unpack import unpack
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nuclei.device import autocast, setup_device, computes_bfloat16
+from nuclei.device import autocast, computes_bfloat16, setup_device
 from nuclei.errors import InputError
 
 CPU = torch.device("cpu")

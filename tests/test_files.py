@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei.files import BoundedFile, atomic_write, atomic_directory, require_file, write_csv, write_json
+from nuclei.files import BoundedFile, atomic_directory, atomic_write, require_file, write_csv, write_json
 
 
 def test_a_file_appears_whole(tmp_path):

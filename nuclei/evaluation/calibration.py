@@ -1,65 +1,129 @@
-"""What a probability is worth: reliability, abstention, conformal sets."""
+"""What a probability is worth: reliability, selective prediction, changed class frequencies."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from nuclei.errors import InputError
 from nuclei.evaluation.metrics import confidence_bins
 
 
-def reliability_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> pd.DataFrame:
-    """Return a row a bin of confidence that is not empty: confidence, accuracy (means in [0, 1]), crops.
+class ExpectedECE(NamedTuple):
+    """Calibration error that pure chance gives a perfectly calibrated network: mean and the ends of its 95 % range."""
 
-    The bins are those of `nuclei.metrics.calibration_error`: equally wide, over [0, 1].
+    mean: float
+    low: float
+    high: float
+
+
+def expected_ece(probabilities: np.ndarray, bins: int, seed: int, draws: int) -> ExpectedECE:
+    """Return the ece that a perfectly calibrated network with these probabilities would get.
+
+    An ece within this range is no sign of miscalibration; above it is. Crops are drawn independently, so for crops
+    that are alike within groups the true range is wider.
+
+    Args:
+        probabilities: float (N, K).
+        bins: of `nuclei.evaluation.metrics.calibration_error`.
+        seed: of the draws.
+        draws: how often all labels are redrawn from the probabilities, such as 1000.
+
+    Source: Broecker & Smith 2007, "Increasing the reliability of reliability diagrams" (consistency resampling);
+        Vaicenavicius et al. 2019, "Evaluating model calibration in classification".
     """
-    right = probabilities.argmax(axis=1) == labels
-    table = pd.DataFrame({"confidence": probabilities.max(axis=1), "accuracy": right.astype(float), "crops": 1})
-    by_bin = table.groupby(confidence_bins(probabilities, bins))
-    return by_bin.agg({"confidence": "mean", "accuracy": "mean", "crops": "sum"}).reset_index(drop=True)
+    bin_of_crop, confidence = confidence_bins(probabilities, bins), probabilities.max(axis=1)
+    correct = _redraw_correct(bin_of_crop, confidence, bins, seed, draws)
+    errors = np.abs(correct - np.bincount(bin_of_crop, confidence, bins)).sum(axis=1) / len(confidence)
+    return ExpectedECE(float(errors.mean()), *map(float, np.quantile(errors, [0.025, 0.975])))
+
+
+def reliability_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int, seed: int, draws: int) -> pd.DataFrame:
+    """Return the accuracy in each bin of confidence, and where perfect calibration would put it.
+
+    The bins are those of `nuclei.evaluation.metrics.calibration_error`: equally wide, over [0, 1].
+
+    Args:
+        labels: int (N,).
+        probabilities: float (N, K).
+        bins: number of bins.
+        seed, draws: of the consistency band, see `expected_ece`.
+
+    Returns:
+        One row per bin that is not empty: confidence, accuracy (means in [0, 1]), crops; low and high, the 95 % range
+        of the accuracy of a perfectly calibrated network in this bin.
+
+    Source: Broecker & Smith 2007 (as in `expected_ece`), consistency bars.
+    """
+    bin_of_crop, confidence = confidence_bins(probabilities, bins), probabilities.max(axis=1)
+    correct = (probabilities.argmax(axis=1) == labels).astype(float)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": correct, "crops": 1})
+    table = table.groupby(bin_of_crop).agg({"confidence": "mean", "accuracy": "mean", "crops": "sum"})
+    redrawn = _redraw_correct(bin_of_crop, confidence, bins, seed, draws)[:, table.index] / table["crops"].to_numpy()
+    low, high = np.quantile(redrawn, [0.025, 0.975], axis=0)
+    return table.assign(low=low, high=high).reset_index(drop=True)
+
+
+def _redraw_correct(bin_of_crop: np.ndarray, confidence: np.ndarray, bins: int, seed: int, draws: int) -> np.ndarray:
+    """Return the correct crops per bin if each is correct with the probability of its confidence: int (draws, bins)."""
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [np.bincount(bin_of_crop[rng.random(len(confidence)) < confidence], minlength=bins) for _ in range(draws)]
+    )
 
 
 def accuracy_coverage_curve(labels: np.ndarray, probabilities: np.ndarray, steps: int = 100) -> pd.DataFrame:
-    """Return the accuracy of the surest crops alone: coverage (share answered), threshold (of confidence), accuracy.
+    """Return the accuracy on the most confident crops alone (selective prediction).
 
-    A row for each 1 / `steps` of the crops, the surest first; crops of equal confidence are answered together.
+    Args:
+        labels: int (N,).
+        probabilities: float (N, K).
+        steps: points of the curve; fewer come back where crops of equal confidence are selected together.
+
+    Returns:
+        One row per 1 / `steps` of the crops, the most confident first: selected_fraction, threshold (of confidence),
+        accuracy, all in [0, 1].
+
     Source: Geifman & El-Yaniv 2017, "Selective classification for deep neural networks".
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     falling, n = confidence[order], len(labels)
     thresholds = falling[np.ceil(np.arange(1, steps + 1) * n / steps).astype(int) - 1]
-    answered = np.unique(np.searchsorted(-falling, -thresholds, side="right"))
-    right = np.cumsum((probabilities.argmax(axis=1) == labels)[order])
+    selected = np.unique(np.searchsorted(-falling, -thresholds, side="right"))
+    correct = np.cumsum((probabilities.argmax(axis=1) == labels)[order])
     return pd.DataFrame(
-        {"coverage": answered / n, "threshold": falling[answered - 1], "accuracy": right[answered - 1] / answered}
+        {
+            "selected_fraction": selected / n,
+            "threshold": falling[selected - 1],
+            "accuracy": correct[selected - 1] / selected,
+        }
     )
 
 
-def conformal_threshold(labels: np.ndarray, probabilities: np.ndarray, coverage: float) -> float:
-    """Return the probability from which a class belongs to a crop's conformal set.
+def prior_correction(logits: np.ndarray, train_prior: np.ndarray, target_prior: np.ndarray) -> np.ndarray:
+    """Move logits from the class frequencies that the network was trained for to those that it is used at.
 
-    The sets of new crops, exchangeable with these, hold the true class with a probability of at least `coverage`.
-    Too few crops for that: 0, every class belongs.
-    Source: Sadinle et al. 2019, "Least ambiguous set-valued classifiers with bounded error levels" (LAC); the rank as
-    in Angelopoulos & Bates 2023, "Conformal prediction: a gentle introduction", section 1.
+    A loss or sampling that balances the classes trains for equal frequencies; its probabilities are wrong at natural
+    ones, and no temperature mends that.
+
+    Args:
+        logits: float (N, K).
+        train_prior: float (K,), share of each class in training as weighted or sampled.
+        target_prior: float (K,), share of each class where the network is used.
+
+    Returns:
+        Logits, float64 (N, K).
+
+    Raises:
+        InputError: a class has no share in one of the two.
+
+    Source: Saerens, Latinne & Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori
+        probabilities", eq. 4.
     """
-    own = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
-    rank = int(np.ceil((len(labels) + 1) * coverage))
-    return float(own[rank - 1]) if rank <= len(labels) else 0.0
-
-
-def conformal_sets(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the conformal set of each crop, bool (N, K): the classes that reach `threshold`, and always the likeliest.
-
-    Without the latter, a network that is right more often than the coverage asks for would give empty sets.
-    """
-    likeliest = np.arange(probabilities.shape[1]) == probabilities.argmax(axis=1)[:, None]
-    return likeliest | (probabilities >= threshold)
-
-
-def score_sets(labels: np.ndarray, sets: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """Score sets of classes, bool (N, K), by true class: Class, Set_coverage (share that hold it), Set_size (mean)."""
-    table = pd.DataFrame({"Set_coverage": sets[np.arange(len(labels)), labels], "Set_size": sets.sum(axis=1)})
-    means = table.astype(float).groupby(labels).mean().reindex(range(len(classes)))
-    return means.rename_axis("Class").rename(dict(enumerate(classes))).reset_index()
+    empty = np.flatnonzero((train_prior <= 0) | (target_prior <= 0))
+    if len(empty):
+        raise InputError(
+            f"class {empty[0]} has a share of 0: correcting the class frequencies needs crops of each class"
+        )
+    return logits.astype(np.float64) + np.log(target_prior / train_prior)

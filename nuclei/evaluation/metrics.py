@@ -1,35 +1,94 @@
-"""Scores of predictions, their intervals, and whether two models differ by more than luck."""
+"""Scores of predicted probabilities: overall, per class, per group, and with each group left out."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "ece")
-LEVEL = 0.95  # of every interval
-FEWEST_GROUPS = 6  # that can tell two models apart: of five, all lean to the same one by luck in 2 of 2^5 = 6 %
-VALUES_AT_ONCE = 4_000_000  # resamples x crops that are weighed together: memory stays flat
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "brier", "ece")
+
+
+class Counts(NamedTuple):
+    """Crops per class, float64 (R, K) for R sets of crops: classified correctly, labelled so, predicted so."""
+
+    correct: np.ndarray
+    labelled: np.ndarray
+    predicted: np.ndarray
+
+    def total(self) -> "Counts":
+        """Count all sets together: (1, K)."""
+        return Counts(*(part.sum(axis=0, keepdims=True) for part in self))
+
+    def without_each(self) -> "Counts":
+        """Count all sets but one, for each in turn: (R, K)."""
+        return Counts(*(part.sum(axis=0) - part for part in self))
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str, float]:
-    """Score probabilities (N, K) against labels, int (N,).
+    """Score probabilities against labels by every metric of `METRICS`.
 
-    auc: mean over the classes of each against the rest; ece: see `calibration_error`; log_loss in nats.
-    Means over classes take the classes that occur; auc is NaN where fewer than two do.
+    The means over classes (balanced_accuracy, macro_f1, auc) take the classes that occur among the labels.
+
+    Args:
+        labels: int (N,) in 0..K-1.
+        probabilities: float (N, K), rows sum to 1.
+        bins: number of confidence bins of the ece.
+
+    Returns:
+        accuracy, balanced_accuracy, macro_f1, auc (one-vs-rest; NaN where fewer than two classes occur) and ece (see
+        `calibration_error`) in [0, 1]; log_loss in nats; brier in [0, 2], the sum of squares over the classes.
+
+    Source: Brier 1950, "Verification of forecasts expressed in terms of probability"; the other metrics are
+        scikit-learn's.
     """
-    once = np.ones((1, len(labels)))
-    return {metric: float(values[0]) for metric, values in _score_weighted(labels, probabilities, once, bins).items()}
+    counts = count_per_group(labels, probabilities.argmax(axis=1), np.zeros(len(labels), int), probabilities.shape[1])
+    scores = {metric: function(counts)[0] for metric, function in COUNT_METRICS.items()}
+    scores["auc"] = _auc(labels, probabilities)
+    scores |= {metric: losses.mean() for metric, losses in _losses(labels, probabilities).items()}
+    scores["ece"] = calibration_error(labels, probabilities, bins)
+    return {metric: float(scores[metric]) for metric in METRICS}
+
+
+def scores_without_each_group(
+    labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Score all crops but those of one group, for each group in turn: what the jackknife needs.
+
+    Args:
+        labels: int (N,) in 0..K-1.
+        probabilities: float (N, K).
+        group: int (N,) in 0..G-1, at least two groups, none empty.
+
+    Returns:
+        float64 (G,) for every metric of `score` but the ece.
+    """
+    n_groups = int(group.max()) + 1
+    counts = count_per_group(labels, probabilities.argmax(axis=1), group, probabilities.shape[1]).without_each()
+    crops = len(labels) - np.bincount(group)
+    scores = {metric: function(counts) for metric, function in COUNT_METRICS.items()}
+    scores["auc"] = _auc_without_each_group(labels, probabilities, group)
+    for metric, losses in _losses(labels, probabilities).items():
+        scores[metric] = (losses.sum() - np.bincount(group, losses, n_groups)) / crops
+    return scores
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> float:
-    """Expected calibration error in [0, 1]: mean distance of confidence and accuracy in equal bins of confidence.
+    """Return the expected calibration error in [0, 1]: mean distance of confidence and accuracy over confidence bins.
+
+    It looks at the predicted class only (top label), and is biased upwards where bins hold few crops: compare it with
+    `nuclei.evaluation.calibration.expected_ece`.
+
+    Args:
+        labels: int (N,).
+        probabilities: float (N, K).
+        bins: number of equally wide bins over [0, 1].
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", eq. 3.
     """
-    return float(np.abs(_gaps(labels, probabilities, bins).sum(axis=0)).sum() / len(labels))
+    gap = (probabilities.argmax(axis=1) == labels) - probabilities.max(axis=1)
+    return float(np.abs(np.bincount(confidence_bins(probabilities, bins), gap)).sum() / len(labels))
 
 
 def confidence_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
@@ -37,179 +96,157 @@ def confidence_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
     return np.minimum((probabilities.max(axis=1) * bins).astype(int), bins - 1)
 
 
-def score_classes(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """Return a row a class: Class, Precision, Recall, F1 in [0, 1], Crops (with that label)."""
+def effective_groups(groups: np.ndarray) -> float:
+    """Return the effective number of groups, (sum n)^2 / sum n^2 of the group sizes n: 1 for one group, G if all equal.
+
+    A few large groups and many tiny ones tell as much of the spread between groups as this many equal ones.
+
+    Args:
+        groups: (N,), any sortable values; none for no crops, which gives 0.
+
+    Source: Kish 1965, "Survey sampling"; Carter, Schnepel & Steigerwald 2017, "Asymptotic behavior of a t-test robust
+        to cluster heterogeneity".
+    """
+    sizes = np.unique(groups, return_counts=True)[1].astype(float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+
+
+def score_classes(
+    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Score each class.
+
+    Args:
+        labels: int (N,) in 0..K-1.
+        probabilities: float (N, K).
+        groups: (N,), any sortable values.
+        classes: the K names.
+
+    Returns:
+        One row per class: Class; Precision, Recall, F1 in [0, 1]; Crops with that label, the Groups that hold them,
+        and their Effective_groups.
+    """
     predicted = probabilities.argmax(axis=1)
     columns = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0.0)
-    return pd.DataFrame(dict(zip(("Class", "Precision", "Recall", "F1", "Crops"), (classes, *columns), strict=True)))
-
-
-def draw_resamples(groups: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Draw as many groups as there are, with replacement, `resamples` times: how often each group came, int (R, G).
-
-    groups: (N,), any values that can be sorted; G: the distinct ones, sorted. Whole groups are drawn since crops of
-    one tissue are alike: drawn one by one, they would promise far too narrow intervals.
-    Source: Davison & Hinkley 1997, "Bootstrap methods and their application", section 3.8.
-    """
-    n = len(np.unique(groups))
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-
-
-def score_intervals(
-    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, resamples: np.ndarray, bins: int
-) -> dict[str, Any]:
-    """Return the 95 % percentile interval of every metric of `score` as <metric>_low and <metric>_high.
-
-    groups: (N,); resamples: of these groups, by `draw_resamples`. A resample that lacks a class takes its means over
-    the classes that it has, and `resamples_lacking_a_class` is the share of those; one without an auc is left out of
-    the interval of the auc. A single group says nothing of others: None for every bound.
-    """
-    values, group = np.unique(groups, return_inverse=True)
-    step = max(VALUES_AT_ONCE // len(labels), 1)
-    parts = [
-        _score_weighted(labels, probabilities, resamples[start : start + step, group], bins)
-        for start in range(0, len(resamples), step)
-    ]
-    intervals = {}
-    for metric in METRICS:
-        intervals |= _interval(metric, np.concatenate([part[metric] for part in parts]), resamples)
-    crops_of_class = resamples @ _confusion(labels, labels, group).sum(axis=1)[:, np.unique(labels)]
-    lacking = float((crops_of_class == 0).any(axis=1).mean())
-    return intervals | {"crops": len(labels), "groups": len(values), "resamples_lacking_a_class": lacking}
-
-
-def mean_and_spread(scores: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Return mean and standard deviation over the rows (folds) of each metric; NaN left out, None if all are."""
-    values = scores[list(METRICS)].agg(["mean", "std"]).rename({"std": "spread"})
-    return {metric: {key: None if np.isnan(v) else float(v) for key, v in values[metric].items()} for metric in METRICS}
-
-
-def compare(
-    labels: np.ndarray, predicted: Mapping[str, np.ndarray], groups: np.ndarray, resamples: np.ndarray
-) -> dict[str, Any]:
-    """Compare two models on the same crops: is the difference luck?
-
-    labels: int (N,); predicted: int (N,) of each of two models, by its name; groups: (N,); resamples: of these groups.
-    Differences are the second model's score less the first's, with 95 % intervals from resampling both alike.
-    mcnemar_p: exact and two-sided (McNemar 1947); it takes crops for independent, which those of one group are not, so
-    the sentence under `is_it_luck` goes by the interval.
-    """
-    (one, first), (other, second) = predicted.items()
-    only = {
-        one: int(((first == labels) & (second != labels)).sum()),
-        other: int(((second == labels) & (first != labels)).sum()),
-    }
-    _, group = np.unique(groups, return_inverse=True)
-    confusions = _confusion(labels, first, group), _confusion(labels, second, group)
-    once = np.ones((1, resamples.shape[1]))
-    result = {
-        "crops": len(labels),
-        "groups": int(resamples.shape[1]),
-        "right_alone": only,
-        "mcnemar_p": float(binomtest(only[one], sum(only.values())).pvalue) if any(only.values()) else 1.0,
-    }
-    for metric, of_confusion in (("accuracy", _accuracy), ("balanced_accuracy", _balanced_accuracy)):
-        difference, drawn = (
-            of_confusion(np.tensordot(counts, confusions[1], axes=1))
-            - of_confusion(np.tensordot(counts, confusions[0], axes=1))
-            for counts in (once, resamples)
-        )
-        result[f"{metric}_difference"] = float(difference[0])
-        result |= _interval(f"{metric}_difference", drawn, resamples)
-    return result | {"is_it_luck": _is_it_luck(one, other, result)}
-
-
-def _is_it_luck(one: str, other: str, result: Mapping[str, Any]) -> str:
-    difference, low, high = (result[f"accuracy_difference{end}"] for end in ("", "_low", "_high"))
-    crops, groups = f"{result['crops']:,} held-out crops", f"{result['groups']:,} groups"
-    if difference == 0:
-        found = f"{one} and {other} get the same number of the {crops} right"
-    else:
-        more = "more" if difference > 0 else "fewer"
-        found = f"{other} gets {100 * abs(difference):.1f} points {more} of the {crops} right than {one}"
-    if result["groups"] < FEWEST_GROUPS:
-        return f"Cannot be told: {found}, but these are of {groups} only."
-    answer = "Probably not" if low > 0 or high < 0 else "It may be"
-    return (
-        f"{answer}: {found}; resampling their {groups} puts the difference between {100 * low:+.1f} and "
-        f"{100 * high:+.1f} points (95 %; McNemar, as if crops were independent: p = {result['mcnemar_p']:.2g})."
+    table = pd.DataFrame(dict(zip(("Class", "Precision", "Recall", "F1", "Crops"), (classes, *columns), strict=True)))
+    groups_of_class = [groups[labels == label] for label in range(len(classes))]
+    return table.assign(
+        Groups=[len(np.unique(members)) for members in groups_of_class],
+        Effective_groups=[effective_groups(members) for members in groups_of_class],
     )
 
 
-def _interval(name: str, drawn: np.ndarray, resamples: np.ndarray) -> dict[str, float | None]:
-    """Percentiles of `drawn` (R,), NaN left out."""
-    drawn = drawn[~np.isnan(drawn)]
-    if resamples.shape[1] < 2 or not len(drawn):
-        return {f"{name}_low": None, f"{name}_high": None}
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+def score_groups(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """Score each group, be it a tile, a patient, or crops that share pixels.
+
+    Args:
+        labels, predicted: int (N,) in 0..K-1.
+        groups: (N,), any sortable values.
+        classes: the K names.
+
+    Returns:
+        One row per group, the largest first: Group, Crops, Accuracy in [0, 1], and the crops of each class under its
+        name.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    counts = count_per_group(labels, predicted, group, len(classes))
+    crops_of_class = counts.labelled.astype(int)
+    table = pd.DataFrame({"Group": names, "Crops": crops_of_class.sum(axis=1), "Accuracy": accuracy(counts)})
+    table = table.join(pd.DataFrame(crops_of_class, columns=list(classes)))
+    return table.sort_values("Crops", ascending=False, kind="stable", ignore_index=True)
 
 
-def _score_weighted(
-    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, bins: int
-) -> dict[str, np.ndarray]:
-    """Score with each crop counted `weights` (R, N) times: float64 (R,) a metric."""
-    n, classes = probabilities.shape
-    chance = np.clip(probabilities[np.arange(n), labels], np.finfo(np.float64).eps, None)
-    confusion = _confusion(labels, probabilities.argmax(axis=1), np.arange(n), classes)
-    crops = weights.sum(axis=1)
-    confusion = np.tensordot(weights, confusion, axes=1)
-    return {
-        "accuracy": _accuracy(confusion),
-        "balanced_accuracy": _balanced_accuracy(confusion),
-        "macro_f1": _macro_f1(confusion),
-        "auc": _auc(labels, probabilities, weights),
-        "log_loss": weights @ -np.log(chance) / crops,
-        "ece": np.abs(weights @ _gaps(labels, probabilities, bins)).sum(axis=1) / crops,
-    }
+def count_per_group(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int) -> Counts:
+    """Count the crops of each group per class. labels, predicted: int (N,) in 0..K-1; group: int (N,) in 0..G-1."""
+    n_groups, correct = int(group.max()) + 1, labels == predicted
+
+    def table(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        counts = np.bincount(rows * classes + columns, minlength=n_groups * classes)
+        return counts.reshape(n_groups, classes).astype(float)
+
+    return Counts(table(group[correct], labels[correct]), table(group, labels), table(group, predicted))
 
 
-def _confusion(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int | None = None) -> np.ndarray:
-    """Count crops by group, label and prediction: float64 (G, K, K). group: int (N,) in 0..G-1."""
-    classes = classes or int(max(labels.max(), predicted.max())) + 1
-    counts = np.zeros((group.max() + 1, classes, classes))
-    np.add.at(counts, (group, labels, predicted), 1)
+def accuracy(counts: Counts) -> np.ndarray:
+    """Return the accuracy of each set of crops: float64 (R,)."""
+    return counts.correct.sum(axis=1) / counts.labelled.sum(axis=1)
+
+
+def balanced_accuracy(counts: Counts) -> np.ndarray:
+    """Return the mean recall of the classes that occur in each set of crops: float64 (R,)."""
+    return _mean_of_present(counts.correct / counts.labelled.clip(min=1), counts.labelled)
+
+
+def macro_f1(counts: Counts) -> np.ndarray:
+    """Return the mean F1 of the classes that occur in each set of crops: float64 (R,)."""
+    f1 = 2 * counts.correct / (counts.labelled + counts.predicted).clip(min=1)
+    return _mean_of_present(f1, counts.labelled)
+
+
+COUNT_METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+
+
+def _losses(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the losses of each crop, float64 (N,): the metrics that are means over crops."""
+    true_class = probabilities[np.arange(len(labels)), labels]
+    squares = (probabilities**2).sum(axis=1) - 2 * true_class + 1
+    # scikit-learn's log_loss clips at the epsilon of the dtype, too
+    return {"log_loss": -np.log(true_class.clip(min=np.finfo(np.float64).eps)), "brier": squares}
+
+
+def _auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    one_block = np.zeros(len(labels), int)
+    positives = np.bincount(labels, minlength=probabilities.shape[1])
+    aucs = np.zeros(len(positives))
+    for label, scores in enumerate(probabilities.T):
+        positive = labels == label
+        aucs[label] = _ordered_pairs(scores, positive, one_block)[positive].sum()
+    pairs = positives * (len(labels) - positives)
+    return _mean_of_present((aucs / pairs.clip(min=1))[None], pairs[None])[0]
+
+
+def _auc_without_each_group(labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Count the ordered pairs of all crops, less those that a group has a part in: no sort for each group."""
+    n_groups, one_block = int(group.max()) + 1, np.zeros(len(labels), int)
+    crops = len(labels) - np.bincount(group)
+    aucs, pairs = np.zeros((2, n_groups, probabilities.shape[1]))
+    for label, scores in enumerate(probabilities.T):
+        positive = labels == label
+        all_pairs, within = (_ordered_pairs(scores, positive, block) for block in (one_block, group))
+        # A pair within the group is counted from both its ends: put back once.
+        involved = np.bincount(group, all_pairs) - np.bincount(group[positive], within[positive], n_groups)
+        positives = positive.sum() - np.bincount(group[positive], minlength=n_groups)
+        pairs[:, label] = positives * (crops - positives)
+        aucs[:, label] = (all_pairs[positive].sum() - involved) / pairs[:, label].clip(min=1)
+    return _mean_of_present(aucs, pairs)
+
+
+def _ordered_pairs(scores: np.ndarray, positive: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Count each crop's pairs with crops of its block on the other side that are in order, ties as half.
+
+    scores: float (N,); positive: bool (N,), the side; block: int (N,). In order: the positive crop scores higher.
+    """
+    order = np.lexsort((scores, block))
+    side, sorted_block = positive[order], block[order]
+    first = np.ones(len(scores), bool)  # of each run of equal scores in a block
+    first[1:] = (np.diff(scores[order]) != 0) | (np.diff(sorted_block) != 0)
+    starts, run = np.flatnonzero(first), np.cumsum(first) - 1
+    first_run = run[np.searchsorted(sorted_block, sorted_block)]  # of each crop's block
+    counts = np.zeros(len(scores))
+    for mine in (True, False):
+        others = np.add.reduceat((side != mine).astype(float), starts)
+        below = np.cumsum(others) - others
+        below_in_block = below[run] - below[first_run] + others[run] / 2
+        if mine:
+            counts[order[side]] = below_in_block[side]
+        else:
+            total = np.bincount(sorted_block, side)[sorted_block]
+            counts[order[~side]] = (total - below_in_block)[~side]
     return counts
-
-
-def _accuracy(confusion: np.ndarray) -> np.ndarray:
-    return np.trace(confusion, axis1=1, axis2=2) / confusion.sum(axis=(1, 2))
-
-
-def _balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
-    right, true = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2)
-    return _mean_of_present(right / true.clip(min=1), true)
-
-
-def _macro_f1(confusion: np.ndarray) -> np.ndarray:
-    right, true, guessed = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
-    return _mean_of_present(2 * right / (true + guessed).clip(min=1), true)
-
-
-def _auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over the classes of the share of (own, other) pairs that are in order, ties counted half."""
-    aucs, pairs = [], []
-    for label, chances in enumerate(probabilities.T):
-        order = np.argsort(chances, kind="stable")
-        starts = np.flatnonzero(np.diff(chances[order], prepend=-1))  # of each run of equal chances
-        ranked, own = weights[:, order], labels[order] == label
-        inside, outside = (np.add.reduceat(ranked * which, starts, axis=1) for which in (own, ~own))
-        below = np.cumsum(outside, axis=1) - outside / 2
-        pairs.append(inside.sum(axis=1) * outside.sum(axis=1))
-        aucs.append((inside * below).sum(axis=1) / pairs[-1].clip(min=1))
-    return _mean_of_present(np.stack(aucs, axis=1), np.stack(pairs, axis=1))
 
 
 def _mean_of_present(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean over the classes (R, K) whose count is not zero: (R,), NaN where none is left."""
-    there = counts > 0
-    classes = there.sum(axis=1)
-    return np.where(classes, (values * there).sum(axis=1) / classes.clip(min=1), np.nan)
-
-
-def _gaps(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Put each crop's accuracy (0 or 1) less its confidence into its bin of confidence: float64 (N, bins)."""
-    gaps = np.zeros((len(labels), bins))
-    gap = (probabilities.argmax(axis=1) == labels) - probabilities.max(axis=1)
-    gaps[np.arange(len(labels)), confidence_bins(probabilities, bins)] = gap
-    return gaps
+    present = counts > 0
+    classes = present.sum(axis=1)
+    return np.where(classes, (values * present).sum(axis=1) / classes.clip(min=1), np.nan)
