@@ -30,11 +30,13 @@ class FoldedCrops:
     Attributes:
         data: Memory-mapped crops with their labels.
         folds: int64 (N,) in 0..F-1.
+        groups: int64 (N,): crops of one group are alike, and in one fold.
         held_out: The folds that are held out in turn, rising.
     """
 
     data: LabelledCrops
     folds: np.ndarray
+    groups: np.ndarray
     held_out: list[int]
 
     def split(self, fold: int | None) -> tuple[LabelledCrops, LabelledCrops | None]:
@@ -55,4 +57,4 @@ def open_folds(folder: Path, split: Path) -> FoldedCrops:
     table = read_csv(split)
     data = LabelledCrops(open_crops(folder, "train"), table["Label"].to_numpy(np.int64))
     held_out = sorted(int(fold) for fold in table.loc[table["Held_out"] == 1, "Fold"].unique())
-    return FoldedCrops(data, table["Fold"].to_numpy(np.int64), held_out)
+    return FoldedCrops(data, *(table[name].to_numpy() for name in ("Fold", "Group")), held_out)

@@ -1,6 +1,7 @@
 """What every figure shares: resolution, colours, how it is written, and galleries of crops."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nuclei.files import atomic_write
+from nuclei.task import NETWORKS
 
 DPI = 144
-COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
+# Okabe & Ito's: told apart by colour-blind readers.
+COLOURS = dict(zip(NETWORKS, cycle(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")), strict=False))
 
 # Okabe & Ito's without black and yellow, RGB; fold k has the colour k modulo 6.
 FOLD_COLOURS = np.array(
@@ -34,10 +37,10 @@ def plot_gallery(crops: np.ndarray, captions: Sequence[str], title: str, columns
     rows = -(-len(crops) // columns)
     figure = Figure(figsize=(1.7 * columns, 0.6 + 2.4 * rows), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    for place, ax in enumerate(figure.subplots(rows, columns, squeeze=False).flat if rows else ()):
+    for i, ax in enumerate(figure.subplots(rows, columns, squeeze=False).flat if rows else ()):
         ax.set_axis_off()
-        if place < len(crops):
-            ax.imshow(crops[place].squeeze(), cmap="gray", vmin=0, vmax=255)
+        if i < len(crops):
+            ax.imshow(crops[i].squeeze(), cmap="gray", vmin=0, vmax=255)
             style = {"ha": "center", "va": "top", "fontsize": 8, "parse_math": False}  # a file's name may hold a $
-            ax.text(0.5, -0.05, captions[place], transform=ax.transAxes, **style)
+            ax.text(0.5, -0.05, captions[i], transform=ax.transAxes, **style)
     return figure

@@ -1,63 +1,39 @@
-"""Score both networks on the held-out fold: how good, how certain, how sure of themselves, and which is better."""
+"""Score all networks on crops whose fold they never saw: how good, how certain, how calibrated, and which is better."""
 
-from functools import partial
+from itertools import combinations
 from pathlib import Path
 
-from nuclei.evaluation.evaluate.evaluate import evaluate
-
-from nuclei.cluster import map_crops
-from nuclei.crops import open_crops, roles
-from nuclei.device import Compute, describe_environment, setup_device
 from nuclei.errors import run
-from nuclei.evaluation.metrics import METRICS, compare, draw_resamples
-from nuclei.figures import save_figure
+from nuclei.evaluation.comparison import compare
+from nuclei.evaluation.evaluate import evaluate, read_out_of_fold
+from nuclei.evaluation.metrics import METRICS
 from nuclei.files import read_csv, write_csv, write_json
-from nuclei.models.checkpoint import load_model
-from nuclei.models.predict import predict_logits
 from nuclei.params import load_params
-from nuclei.report.curves import plot_abstention, plot_confusion, plot_curves, plot_reliability
-from nuclei.task import CLASSES, TITLES
+from nuclei.task import CLASSES, NETWORKS, TITLES
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    split, crops = read_csv(Path("data/split.csv")), open_crops(Path("data/crops"), "train")
-    folds = roles(params.split.folds)
-    holdout, validation = (split[split["Fold"].isin(some)] for some in (folds.holdout, folds.validation))
-    labels, groups = holdout["Label"].to_numpy(), holdout["Group"].to_numpy()
-    resamples = draw_resamples(groups, params.evaluate.resamples, params.evaluate.seed)
-    place, precision = Compute(params.device, params.threads), params.train.precision
+    split, out = read_csv(Path("data/split.csv")), Path("reports/evaluate")
 
-    found = {}
-    for name in TITLES:
-        model = load_model(Path(f"data/models/{name}.safetensors"))
-        predict = partial(predict_logits, model.network, precision=precision, tta=params.predict.tta)
-        logits, of_validation = (map_crops(predict, [crops[some.index]], place) for some in (holdout, validation))
-        own = evaluate(
-            *(holdout, logits, validation["Label"].to_numpy(), of_validation),
-            *(model.temperature, resamples, params.evaluate),
-        )
-        print(f"{name}: " + ", ".join(f"{metric} {own.scores[metric]:.4f}" for metric in METRICS))
-        write_json(Path(f"reports/metrics_{name}.json"), own.scores)
-        write_csv(Path(f"reports/classes_{name}.csv"), own.classes)
-        write_csv(Path(f"reports/predictions_{name}.csv"), own.predictions)
-        write_csv(Path(f"reports/reliability_{name}.csv"), own.reliability[1])
-        write_csv(Path(f"reports/abstention_{name}.csv"), own.abstention)
-        found[name] = own
+    predictions = {}
+    for name in NETWORKS:
+        crops, logits = read_out_of_fold(Path(f"data/models/{name}"), split, params.predict.tta)
+        evaluation = evaluate(crops, logits, params.evaluate)
+        print(f"{name}: " + ", ".join(f"{metric} {evaluation.scores[metric]:.4f}" for metric in METRICS))
+        write_json(out / f"metrics_{name}.json", evaluation.scores)
+        for table, rows in evaluation.tables().items():
+            write_csv(out / f"{table}_{name}.csv", rows)
+        predictions[name] = evaluation.predictions
 
-    predicted = {name: own.predictions["Predicted"].to_numpy() for name, own in found.items()}
-    comparison = compare(labels, {TITLES[name]: guess for name, guess in predicted.items()}, groups, resamples)
-    print(f"Is it luck? {comparison['is_it_luck']}")
-    write_json(Path("reports/comparison.json"), comparison)
-    device = setup_device(place.device, place.threads)
-    write_json(Path("reports/environment.json"), describe_environment(device, place.threads, precision))
-    save_figure(plot_confusion(labels, predicted, CLASSES), Path("reports/confusion.png"))
-    curves = {name: read_csv(Path(f"reports/curves_{name}.csv")) for name in TITLES}
-    save_figure(plot_curves(curves), Path("reports/curves.png"))
-    save_figure(
-        plot_reliability({name: own.reliability for name, own in found.items()}), Path("reports/reliability.png")
-    )
-    save_figure(plot_abstention({name: own.abstention for name, own in found.items()}), Path("reports/abstention.png"))
+    comparisons = {}
+    for first, second in combinations(NETWORKS, 2):
+        pair = {TITLES[name]: predictions[name]["Predicted"].to_numpy() for name in (first, second)}
+        crops = predictions[first]
+        comparison = compare(crops["Label"].to_numpy(), pair, crops["Group"].to_numpy(), CLASSES)
+        comparisons[f"{second}_against_{first}"] = comparison
+        print(comparison["verdict"])
+    write_json(out / "comparison.json", comparisons)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ def main() -> None:
         alike = pd.DataFrame({"First": names[found.first], "Second": names[found.second], "Bits": found.distance})
         alike = alike[~shares]
         if len(alike):
-            print(f"WARNING: {len(alike):,} pairs look alike without sharing pixels; see reports/near_duplicates.csv")
-    write_csv(Path("reports/near_duplicates.csv"), alike)
+            print(
+                f"WARNING: {len(alike):,} pairs look alike without sharing pixels; see reports/overlap/near_duplicates.csv"
+            )
+    write_csv(Path("reports/overlap/near_duplicates.csv"), alike)
 
 
 if __name__ == "__main__":

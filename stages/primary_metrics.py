@@ -1,5 +1,6 @@
-"""Make one model's metrics the project's headline."""
+"""Make one network's metrics the project's primary ones."""
 
+import shutil
 from pathlib import Path
 
 from nuclei.errors import run
@@ -10,7 +11,7 @@ from nuclei.params import load_params
 def main() -> None:
     params = load_params(Path("params.yaml"))
     with atomic_write(Path("reports/metrics.json")) as temporary:
-        temporary.write_bytes(Path(f"reports/metrics_{params.model}.json").read_bytes())
+        shutil.copy(Path(f"reports/evaluate/metrics_{params.model}.json"), temporary)
 
 
 if __name__ == "__main__":

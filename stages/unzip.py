@@ -11,7 +11,7 @@ from nuclei.params import load_params
 def main() -> None:
     params = load_params(Path("params.yaml"))
     report = unpack(Path(params.data.raw), Path("data/crops"), params.data.channels)
-    write_json(Path("reports/data.json"), report)
+    write_json(Path("reports/unzip/data.json"), report)
     print(f"{report['train']['crops']:,} labelled crops, {report['test']['crops']:,} to predict")
 
 

@@ -30,8 +30,8 @@ def main() -> None:
             check_trained(weights, "imagenet")
     else:
         weights = read_weights(Path(asked))
-    write_tensors(Path("data/weights/resnet18.safetensors"), weights)
-    write_json(Path("reports/weights.json"), {"asked": asked, "used": used})
+    write_tensors(Path("data/weights/pretrained.safetensors"), weights)
+    write_json(Path("reports/weights/weights.json"), {"asked": asked, "used": used})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from nuclei.evaluation.calibration import (
     score_sets,
 )
 from nuclei.evaluation.metrics import calibration_error
-from nuclei.temperature import softmax
+from nuclei.models.temperature import softmax
 
 
 def calibrated(n, seed=0, classes=4):

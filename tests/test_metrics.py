@@ -17,7 +17,7 @@ from nuclei.evaluation.metrics import (
     score_classes,
     score_intervals,
 )
-from nuclei.temperature import softmax
+from nuclei.models.temperature import softmax
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PROBABILITIES = np.array(

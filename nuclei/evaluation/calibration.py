@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nuclei.errors import InputError
 from nuclei.evaluation.metrics import confidence_bins
 
 
@@ -99,31 +98,3 @@ def accuracy_coverage_curve(labels: np.ndarray, probabilities: np.ndarray, steps
             "accuracy": correct[selected - 1] / selected,
         }
     )
-
-
-def prior_correction(logits: np.ndarray, train_prior: np.ndarray, target_prior: np.ndarray) -> np.ndarray:
-    """Move logits from the class frequencies that the network was trained for to those that it is used at.
-
-    A loss or sampling that balances the classes trains for equal frequencies; its probabilities are wrong at natural
-    ones, and no temperature mends that.
-
-    Args:
-        logits: float (N, K).
-        train_prior: float (K,), share of each class in training as weighted or sampled.
-        target_prior: float (K,), share of each class where the network is used.
-
-    Returns:
-        Logits, float64 (N, K).
-
-    Raises:
-        InputError: a class has no share in one of the two.
-
-    Source: Saerens, Latinne & Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori
-        probabilities", eq. 4.
-    """
-    empty = np.flatnonzero((train_prior <= 0) | (target_prior <= 0))
-    if len(empty):
-        raise InputError(
-            f"class {empty[0]} has a share of 0: correcting the class frequencies needs crops of each class"
-        )
-    return logits.astype(np.float64) + np.log(target_prior / train_prior)

@@ -10,26 +10,14 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nuclei.errors import InputError
+from nuclei.models.calibration import Calibration
 from nuclei.models.networks import Architecture, architecture_class, build
+from nuclei.models.temperature import TEMPERATURES
 from nuclei.models.transforms import MEAN, STD
 from nuclei.task import CLASSES
-from nuclei.temperature import TEMPERATURES
 from nuclei.tensors import open_tensors, write_tensors
 
 LONGEST_DESCRIPTION = 10_000  # characters
-
-
-@dataclass(frozen=True)
-class Temperatures:
-    """What logits are divided by before the softmax (Guo et al. 2017), each in [0.05, 20].
-
-    Attributes:
-        averaged: For logits that are averaged over the eight flips and rotations of a crop.
-        single: For those of the crop as it is, which are noisier and mostly larger.
-    """
-
-    averaged: float = 1.0
-    single: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,15 +26,17 @@ class Model:
 
     Attributes:
         name: Its key in `nuclei.task.NETWORKS`.
-        network: In evaluation mode where it was loaded from a file.
+        network: In evaluation mode.
         architecture: What the network was built from.
-        temperatures: Fitted on crops that the network, or one like it, did not train on.
+        averaged: For logits that are averaged over the eight flips and rotations of a crop.
+        single: For those of the crop as it is, which are noisier and mostly larger.
     """
 
     name: str
     network: nn.Module
     architecture: Architecture
-    temperatures: Temperatures
+    averaged: Calibration
+    single: Calibration
 
 
 def save_model(path: Path, model: Model) -> None:
@@ -62,7 +52,8 @@ def _describe(model: Model) -> dict[str, Any]:
         "classes": CLASSES,
         "mean": MEAN[model.architecture.channels],
         "std": STD[model.architecture.channels],
-        "temperatures": asdict(model.temperatures),
+        "averaged": asdict(model.averaged),
+        "single": asdict(model.single),
     }
 
 
@@ -80,18 +71,27 @@ def load_model(path: Path) -> Model:
             name, fields = description["name"], description["architecture"].items()
             kind = architecture_class(name)
             architecture = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields})
-            temperatures = Temperatures(**description["temperatures"])
+            averaged, single = (
+                Calibration(
+                    **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+                )
+                for fields in (description["averaged"], description["single"])
+            )
             with torch.device("meta"):  # shapes alone
                 expected = {name: value.shape for name, value in build(architecture, seed=0).state_dict().items()}
             shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             if shapes != expected:
                 raise ValueError("weights of other shapes than its architecture has")
             tensors = {name: file.get_tensor(name) for name in expected}
-        model = Model(name, build(architecture, seed=0).eval(), architecture, temperatures)
+        model = Model(name, build(architecture, seed=0).eval(), architecture, averaged, single)
         if description != json.loads(json.dumps(_describe(model))):
             raise ValueError("other classes or another normalisation")
-        if not all(TEMPERATURES[0] <= value <= TEMPERATURES[1] for value in asdict(temperatures).values()):
-            raise ValueError("a temperature is not between 0.05 and 20")
+        for calibration in (averaged, single):
+            low, high = TEMPERATURES
+            if not low <= calibration.temperature <= high:
+                raise ValueError(f"a temperature is not between {low:g} and {high:g}")
+            if not all(0 <= value <= 1 for value in (*calibration.thresholds, *calibration.promised)):
+                raise ValueError("a conformal threshold is not between 0 and 1")
         for name, value in model.network.state_dict().items():
             if tensors[name].dtype != value.dtype:
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
@@ -108,6 +108,11 @@ def load_model(path: Path) -> Model:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a model of this project ({reason}): copy or train it again") from None
     return model
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turn the lists of JSON into the tuples that a frozen dataclass has."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
 def load_models(folder: Path, which: str) -> dict[int | None, Model]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from nuclei.cluster import map_crops
 from nuclei.device import Compute, autocast
 from nuclei.models.checkpoint import Model
+from nuclei.models.temperature import softmax
 from nuclei.models.transforms import normalise
-from nuclei.temperature import softmax
 
 BATCH_SIZE = 64  # the layers' outputs stay small enough to be kept in the cache and to be allocated without page faults
 
@@ -39,8 +39,8 @@ def predict_probabilities(
     model: Model, crops: np.ndarray, device: torch.device, precision: str, tta: bool = False
 ) -> np.ndarray:
     """Return the calibrated probability of each class, float64 (N, K); the rest as in `predict_logits`."""
-    temperature = model.temperatures.averaged if tta else model.temperatures.single
-    return softmax(predict_logits(model.network, crops, device, precision, tta), temperature)
+    calibration = model.averaged if tta else model.single
+    return softmax(predict_logits(model.network, crops, device, precision, tta), calibration.temperature)
 
 
 def predict_mean(

@@ -13,7 +13,13 @@ from nuclei.task import TITLES, method_title
 
 
 def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """Draw two matrices a model: crops, and shares of each true class. labels and each of predicted: int (N,)."""
+    """Draw two confusion matrices per network: crops, and shares of each true class.
+
+    Args:
+        labels: int (N,).
+        predicted: By network, int (N,).
+        classes: Names.
+    """
     figure = Figure(figsize=(10, 4.6 * len(predicted)), layout="constrained")
     axes = figure.subplots(len(predicted), 2, squeeze=False)
     names = [name.replace(" ", "\n") for name in classes]
@@ -35,86 +41,75 @@ def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], clas
 
 
 def plot_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw loss and validation accuracy against the epoch; `curves` holds a table of `fit`'s scores a model."""
+    """Draw loss and held-out accuracy against the epoch: the mean over the folds, and each fold as a thin line.
+
+    Args:
+        curves: By network, one row per fold and epoch, as the stage `train` writes them.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for model, table in curves.items():
+        folds = table[table["heldout_loss"].notna()]
         colour = COLOURS[model]
-        loss.plot(table["epoch"], table["train_loss"], color=colour, linestyle=":", label=f"{TITLES[model]}, training")
-        loss.plot(table["epoch"], table["validation_loss"], color=colour, label=f"{TITLES[model]}, validation")
-        loss.plot(*_lowest(table), color=colour, marker="o", linestyle="", label=f"{TITLES[model]}, chosen")
-        accuracy.plot(table["epoch"], table["validation_accuracy"], color=colour, label=TITLES[model])
+        for ax, column, line, label in (
+            (loss, "train_loss", ":", f"{TITLES[model]}, training"),
+            (loss, "heldout_loss", "-", f"{TITLES[model]}, held-out folds"),
+            (accuracy, "heldout_accuracy", "-", TITLES[model]),
+        ):
+            for _, rows in folds.groupby("fold"):
+                ax.plot(rows["epoch"], rows[column], color=colour, linestyle=line, linewidth=0.6, alpha=0.4)
+            mean = folds.groupby("epoch")[column].mean()
+            ax.plot(mean.index, mean, color=colour, linestyle=line, label=label)
     loss.set(xlabel="epoch", ylabel="loss", yscale="log")  # early epochs may be far off
-    accuracy.set(xlabel="epoch", ylabel="validation accuracy")
+    accuracy.set(xlabel="epoch", ylabel="accuracy on the held-out folds")
     for ax in (loss, accuracy):
         ax.legend(frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _lowest(table: pd.DataFrame) -> tuple[float, float]:
-    row = table.loc[table["validation_loss"].idxmin()]
-    return row["epoch"], row["validation_loss"]
+def plot_reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw accuracy against confidence, one panel per network, before and after temperature scaling.
 
-
-def plot_reliability(curves: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
-    """Draw accuracy against confidence, a panel a model; the two tables: before and after temperature scaling.
-
-    The tables are those of `reliability_curve`; the larger a mark, the more crops in its bin.
+    Args:
+        curves: By network, tables of `reliability_curve` with a column calibrated (0, 1); the larger a mark, the more
+            crops in its bin. The band is where perfect calibration would put the calibrated network.
     """
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    for ax, (model, tables) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
-        for table, line, when in zip(tables, (":", "-"), ("before scaling", "after scaling"), strict=True):
-            ax.plot(table["confidence"], table["accuracy"], color=COLOURS[model], linestyle=line, label=when)
-            size = 200 * table["crops"] / table["crops"].sum()
-            ax.scatter(table["confidence"], table["accuracy"], s=5 + size, color=COLOURS[model], alpha=0.5)
+    for ax, (model, table) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="perfect calibration")
+        for calibrated, line, label in ((0, ":", "before scaling"), (1, "-", "after scaling")):
+            rows = table[table["calibrated"] == calibrated]
+            ax.plot(rows["confidence"], rows["accuracy"], color=COLOURS[model], linestyle=line, label=label)
+            size = 200 * rows["crops"] / rows["crops"].sum()
+            ax.scatter(rows["confidence"], rows["accuracy"], s=5 + size, color=COLOURS[model], alpha=0.5)
+        ax.fill_between(rows["confidence"], rows["low"], rows["high"], color="grey", alpha=0.2, label="by chance")
         ax.set(xlabel="confidence", ylabel="accuracy", title=TITLES[model], xlim=(0, 1.02), ylim=(0, 1.02))
-        ax.legend(frameon=False, loc="lower right")  # where no crop should be: sure and wrong
+        ax.legend(frameon=False, loc="lower right")  # where no crop should be: confident and incorrect
         ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def plot_abstention(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the accuracy of the surest crops against their share; a table of `accuracy_coverage_curve` a model."""
+def plot_selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the accuracy on the most confident crops against their share; by network, see `accuracy_coverage_curve`."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
     for model, table in curves.items():
-        ax.plot(table["coverage"], table["accuracy"], color=COLOURS[model], label=TITLES[model])
-    ax.set(xlabel="coverage: share of the crops answered, the surest first", ylabel="accuracy of those", xlim=(0, 1))
+        ax.plot(table["selected_fraction"], table["accuracy"], color=COLOURS[model], label=TITLES[model])
+    ax.set(xlabel="fraction of crops classified, the most confident first", ylabel="accuracy on these", xlim=(0, 1))
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def plot_robustness(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw accuracy (solid) and balanced accuracy (dotted) against a stain's strength, a panel a stain.
-
-    tables: of `stain_shift`, one a model
-    """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for ax, stain in zip(figure.subplots(1, 2, sharey=True), ("haematoxylin", "eosin"), strict=True):
-        for model, table in tables.items():
-            for metric, line in (("accuracy", "-"), ("balanced_accuracy", ":")):
-                label = f"{TITLES[model]}, {metric.replace('_', ' ')}"
-                values = table[f"{stain}_{metric}"]
-                ax.plot(table["factor"], values, color=COLOURS[model], linestyle=line, marker=".", label=label)
-        ax.set(xlabel=f"{stain}, times as strong", xscale="log", ylim=(0, 1.02))
-        ax.set_xticks(table["factor"], [f"{factor:g}" for factor in table["factor"]])
-        ax.minorticks_off()  # of a logarithmic axis: they would lie between the factors
-        ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="lower right")
-    return figure
-
-
 def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw validation loss against the learning rate, a panel a model, a mark a trial, larger in later rungs."""
+    """Draw held-out loss against the learning rate, one panel per network, one mark per trial, larger in later rungs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for ax, (model, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        for rung, some in table.groupby("rung"):
-            label = f"epochs: {some['epochs'].iloc[0]}"
-            ax.scatter(some["lr"], some["validation_loss"], s=30 * (rung + 1), alpha=0.8, label=label)
-        ax.set(xscale="log", xlabel="peak learning rate", ylabel="validation loss", title=TITLES[model])
+        for rung, trials in table.groupby("rung"):
+            label = f"{trials['steps'].iloc[0]} steps"
+            ax.scatter(trials["lr"], trials["heldout_loss"], s=30 * (rung + 1), alpha=0.8, label=label)
+        ax.set(xscale="log", xlabel="peak learning rate", ylabel="loss on the inner fold", title=TITLES[model])
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_locator(NullLocator())

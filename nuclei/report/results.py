@@ -11,46 +11,63 @@ from safetensors import safe_open
 
 from nuclei.files import NAMES, read_csv
 from nuclei.report.inline import inline_file
-from nuclei.task import TITLES
+from nuclei.task import NETWORKS
 
-# What the page shows, by the stage that makes it; {} stands for each network.
+# What the page shows, by the stage that makes it, each in the stage's folder of reports/; {} stands for each network.
 FILES = {
-    "unzip": ["data.json"],
-    "overlap": ["near_duplicates.csv"],
-    "split": ["leakage.json", "mosaics.png"],
-    "weights": ["weights.json"],
-    "tune": ["tuned_{}.json", "trials_{}.csv", "trials.png"],
-    "train_{}": ["curves_{}.csv"],
+    "unzip": ["unzip/data.json"],
+    "overlap": ["overlap/near_duplicates.csv"],
+    "split": ["split/leakage.json", "split/mosaics.png"],
+    "weights": ["weights/weights.json"],
+    "tune": ["tune/{}/tuned.json", "tune/{}/trials.csv"],
+    "train_{}": ["train/{}/curves.csv", "train/{}/environment.json"],
     "evaluate": [
-        *("metrics_{}.json", "classes_{}.csv", "predictions_{}.csv", "abstention_{}.csv"),
-        *("comparison.json", "environment.json", "curves.png", "reliability.png", "abstention.png"),
+        "evaluate/metrics_{}.json",
+        "evaluate/classes_{}.csv",
+        "evaluate/groups_{}.csv",
+        "evaluate/predictions_{}.csv",
+        "evaluate/selective_{}.csv",
+        "evaluate/comparison.json",
     ],
-    "robustness": ["robustness_{}.csv", "robustness.png"],
-    "crossval": ["crossval.json", "crossval.csv"],
-    "review": ["review.csv"],
-    "explain": ["explain", "faithfulness.png", "faithfulness.csv"],
-    "submit": ["submission_{}.csv"],
+    "robustness": ["robustness/scores_{}.csv"],
+    "review": ["review/label_issues.csv"],
+    "explain": ["explain/galleries", "explain/faithfulness.csv"],
+    "submit": ["submit/submission_{}.csv"],
+    "figures": [
+        "figures/confusion.png",
+        "figures/curves.png",
+        "figures/trials.png",
+        "figures/reliability.png",
+        "figures/selective.png",
+        "figures/robustness.png",
+        "figures/faithfulness.png",
+    ],
 }
 STAGES = {
-    file.format(model): stage.format(model) for stage, files in FILES.items() for file in files for model in TITLES
+    file.format(model): stage.format(model) for stage, files in FILES.items() for file in files for model in NETWORKS
 }
-PHOTOGRAPHS = ("mosaics.png",)
+PHOTOGRAPHS = ("split/mosaics.png",)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read each file that the page shows, by its name: objects, tables, pictures; None where it is missing."""
-    return {name: _read(folder / name) if (folder / name).exists() else None for name in STAGES}
+    """Read each file that the page shows, by its path in `folder`: objects, tables, images; None where it is missing."""
+    return {name: _read(folder / name, name in PHOTOGRAPHS) if (folder / name).exists() else None for name in STAGES}
 
 
-def _read(path: Path) -> Any:
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that `write_csv` wrote; a column of numbers with gaps has NaN in the gaps."""
+    table = read_csv(path)
+    return table.assign(**{name: _numbers(table[name]) for name in table.columns.difference(NAMES)})
+
+
+def _read(path: Path, photograph: bool) -> Any:
     if path.is_dir():
-        return {picture.stem: inline_file(picture, photograph=True) for picture in sorted(path.glob("*.png"))}
+        return {image.stem: inline_file(image, photograph=True) for image in sorted(path.glob("*.png"))}
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".png":
-        return inline_file(path, photograph=path.name in PHOTOGRAPHS)
-    table = read_csv(path)
-    return table.assign(**{name: _numbers(table[name]) for name in table.columns.difference(NAMES)})
+        return inline_file(path, photograph=photograph)
+    return read_table(path)
 
 
 def _numbers(column: pd.Series) -> pd.Series:

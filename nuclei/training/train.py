@@ -14,13 +14,13 @@ from nuclei.crops import FoldedCrops
 from nuclei.device import Compute, setup_device
 from nuclei.errors import InputError
 from nuclei.files import atomic_directory
-from nuclei.models.checkpoint import Model, Temperatures, save_model
+from nuclei.models.calibration import fit_calibration
+from nuclei.models.checkpoint import Model, save_model
 from nuclei.models.networks import Architecture, architecture_class, build
 from nuclei.models.predict import predict_logits
 from nuclei.params import Params
 from nuclei.progress import Progress
 from nuclei.task import NETWORKS
-from nuclei.temperature import fit_temperature
 from nuclei.training.loop import Epoch, TrainConfig, fit, training_steps, weights_of
 from nuclei.training.state import read_state, write_state
 
@@ -64,8 +64,8 @@ class Trained(NamedTuple):
     """All networks of one kind.
 
     Attributes:
-        models: By fold, and under `ALL_CROPS` the one that was trained on every crop. Temperatures of a fold's model
-            are fitted on the other folds, those of the last on all.
+        models: By fold, and under `ALL_CROPS` the one that was trained on every crop. A fold's model is calibrated on
+            the other folds, the last one on all.
         out_of_fold: Their logits.
         curves: Learning curves, one row per network and epoch: fold, epoch, lr, train_loss, heldout_*.
     """
@@ -204,9 +204,12 @@ def _model(
     module = build(network.architecture, seed=0)
     module.load_state_dict(result.weights)
     others = crops.folds[out_of_fold.rows] != key
-    labels = crops.data.labels[out_of_fold.rows][others]
-    averaged, single = (fit_temperature(logits[others], labels) for logits in out_of_fold[1:])
-    return Model(network.name, module.eval(), network.architecture, Temperatures(averaged, single))
+    rows = out_of_fold.rows[others]
+    averaged, single = (
+        fit_calibration(logits[others], crops.data.labels[rows], crops.groups[rows])
+        for logits in (out_of_fold.averaged, out_of_fold.single)
+    )
+    return Model(network.name, module.eval(), network.architecture, averaged, single)
 
 
 def _table(curves: Mapping[int | str, list[dict[str, float]]]) -> pd.DataFrame:
