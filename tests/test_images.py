@@ -150,7 +150,7 @@ def test_a_slide_that_was_scanned_in_part_counts_from_there_as_qupath_does(slide
 
     with open_image(slide) as whole:
         expected, small = whole.read(60, 130, 350, 700), whole.thumbnail(400)
-    monkeypatch.setattr("nuclei.images.OpenSlide", Partly)
+    monkeypatch.setattr("nuclei.data.images.OpenSlide", Partly)
     with open_image(slide) as image:
         assert (image.width, image.height) == (600, 300)
         assert np.array_equal(image.read(10, 30, 300, 600), expected)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nuclei.errors import InputError
-from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups
+from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups, training_groups
 from nuclei.splitting.overlap import Pairs, overlapping_pairs
 
 NAMES = np.array([f"{i}.png" for i in range(6)])
@@ -31,6 +31,21 @@ def test_a_pair_across_folds_fails_and_names_the_crops():
 def test_pairs_within_folds_pass():
     check_folds(pairs_of((0, 1), (2, 3)), np.array([0, 0, 1, 1, 2, 2]), NAMES)
     check_folds(pairs_of(), np.arange(6), NAMES)
+
+
+def test_training_crops_that_meet_in_test_crops_are_one_group():
+    # Crops 0..4 train, 5..7 test: 0 and 2 overlap the same test crop, 3 and 4 two test crops that overlap each other.
+    pairs = pairs_of((0, 5), (2, 5), (3, 6), (4, 7), (6, 7))
+    assert training_groups(pairs, 5, 3).tolist() == [0, 1, 0, 2, 2]
+    assert training_groups(pairs[pairs.second < 5], 5, 0).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_folds_by_groups_joined_through_test_crops_pass_the_check():
+    pairs = pairs_of((0, 4), (1, 2), (3, 4))
+    group = training_groups(pairs, 4, 1)
+    check_folds(pairs[pairs.second < 4], group, NAMES)
+    report = measure_leakage(pairs, group, np.arange(4), n_test=1)
+    assert (report["groups"], report["largest_group"], report["pairs"], report["pairs_across_folds"]) == (2, 2, 1, 0)
 
 
 def test_leakage_is_counted_as_defined():
