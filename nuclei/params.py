@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from nuclei.errors import InputError
 from nuclei.files import require_file
 
+SAMPLE = "data/sample"  # where the stage `sample` writes
 LARGEST_FILE = 2**16  # bytes
 MOST_PROBLEMS = 5  # in one line
 
@@ -216,6 +217,11 @@ class Params(Section):
     explain: Explain
     predict: Predict
     report: Report
+
+    @property
+    def on_sample(self) -> bool:
+        """Whether the crops are the built-in sample's, however `data.raw` is spelled."""
+        return Path(self.data.raw).resolve() == Path(SAMPLE).resolve()
 
 
 class _Loader(yaml.SafeLoader):

@@ -15,6 +15,40 @@ MOST_VALUES = 2**25  # ResNet18 has 12 million
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def obtain_weights(asked: str, folder: Path, may_go_without: bool) -> tuple[dict[str, Tensor], str]:
+    """Return the weights that are asked for, none for random ones, and what they are.
+
+    Args:
+        asked: imagenet, none, or the name of a file in `folder`.
+        folder: Where files of weights lie; a dependency of the stage, so that a changed file is noticed.
+        may_go_without: Whether random weights do where a download is impossible.
+
+    Raises:
+        InputError: Where the weights cannot be had, or are not those of a trained ResNet18.
+    """
+    if asked == "none":
+        return {}, "none"
+    if asked != "imagenet":
+        if Path(asked).name != asked:
+            raise InputError(
+                f"train_resnet.weights: {asked} is a path, expected imagenet, none or the name of a file in {folder}: "
+                "copy it there, where DVC notices when it changes"
+            )
+        return read_weights(folder / asked), asked
+    try:
+        weights = download_imagenet()
+    except OSError as error:
+        if may_go_without:
+            print("WARNING: no ImageNet weights can be downloaded: on the sample, ResNet18 starts from random ones")
+            return {}, "none"
+        raise InputError(
+            f"train_resnet.weights: imagenet cannot be downloaded ({error}); copy a file to {folder} by other means "
+            "and name it (-S train_resnet.weights=NAME), or start from random weights (-S train_resnet.weights=none)"
+        ) from None
+    check_trained(weights, "imagenet")
+    return weights, "imagenet"
+
+
 def download_imagenet() -> dict[str, Tensor]:
     """Return torchvision's ResNet18 weights (IMAGENET1K_V1), the download's hash checked.
 

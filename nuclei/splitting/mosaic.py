@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from nuclei.figures import FOLD_COLOURS
 from nuclei.splitting.dihedral import turned
 from nuclei.splitting.overlap import Pairs, groups, layout
+from nuclei.splitting.split import SplitCrops
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,22 @@ def _mark(canvas, y, x, height, width, colours) -> None:
 def fold_colours(folds: np.ndarray) -> np.ndarray:
     """Return the colour of each crop's fold, uint8 (N, 3), RGB. folds: int (N,)."""
     return FOLD_COLOURS[folds % len(FOLD_COLOURS)]
+
+
+def plot_split(crops: np.ndarray, pairs: Pairs, split: SplitCrops, by: str) -> Figure:
+    """Draw the largest groups of overlapping crops, coloured by fold, in a random split and in this one.
+
+    Args:
+        crops: uint8 (N, H, W, C), all labelled crops.
+        pairs: Of these, numbered first, and the crops to predict.
+        split: How they were split.
+        by: What this split keeps together, for its title.
+    """
+    within = pairs[pairs.second < len(crops)]
+    folds = split.table["Fold"].to_numpy()
+    rows = {"a random split": split.random_folds, f"this split, by {by}": folds}
+    mosaics = {title: largest_mosaics(crops, within, fold_colours(numbers)) for title, numbers in rows.items()}
+    return plot_mosaics(mosaics, {int(fold): f"fold {fold}" for fold in np.unique(folds)})
 
 
 def plot_mosaics(rows: Mapping[str, Sequence[np.ndarray]], folds: Mapping[int, str]) -> Figure:

@@ -1,0 +1,67 @@
+"""Which fold each labelled crop gets, and what that split leaks."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nuclei.errors import InputError
+from nuclei.params import Split
+from nuclei.splitting.folds import assign_folds, fold_warnings
+from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups, training_groups
+from nuclei.splitting.overlap import Pairs
+from nuclei.task import CLASSES
+
+HELD_OUT_ON_SAMPLE = 2  # folds, where the parameters leave it open: a quick look
+
+
+class SplitCrops(NamedTuple):
+    """The split of the labelled crops.
+
+    Attributes:
+        table: One row per crop: Filename, Label, Group, Fold, and Held_out, 1 where the fold is held out in turn.
+        random_folds: int64 (N,), as a split crop by crop would have been.
+        leakage: See `measure_leakage`.
+        warnings: What the scores rest on poorly, a line each.
+    """
+
+    table: pd.DataFrame
+    random_folds: np.ndarray
+    leakage: dict[str, Any]
+    warnings: list[str]
+
+
+def split_crops(crops: pd.DataFrame, pairs: Pairs, n_test: int, settings: Split, on_sample: bool) -> SplitCrops:
+    """Give each labelled crop its fold.
+
+    Args:
+        crops: One row per crop: Filename, Label and, where it is known, Group.
+        pairs: Of crops that share pixels, the N labelled ones numbered first, then the `n_test` others.
+        n_test: Crops to predict.
+        settings: Number of folds, what is kept together, seed.
+        on_sample: Whether these are the built-in sample's crops, of which fewer folds are held out.
+
+    Raises:
+        InputError: Where groups are asked for and there are none, too few groups hold a class, or the split leaks.
+    """
+    n = len(crops)
+    labels, single = crops["Label"].to_numpy(), np.arange(n)
+    given = crops["Group"].to_numpy() if "Group" in crops else single
+    if settings.by == "group":
+        if "Group" not in crops:
+            raise InputError("split.by: group needs a column Group in train.csv, or groups.csv beside it: add one")
+        group = merge_groups(given)
+    else:
+        group = merge_groups(training_groups(pairs, n, n_test), given)
+    random_folds = assign_folds(labels, single, settings.folds, settings.seed, CLASSES)
+    folds, warnings = random_folds, []
+    if settings.by != "random":
+        folds = assign_folds(labels, group, settings.folds, settings.seed, CLASSES)
+        check_folds(pairs[pairs.second < n], folds, crops["Filename"].to_numpy())
+        warnings = fold_warnings(labels, group, folds, CLASSES)
+    leakage = measure_leakage(pairs, folds, random_folds, n_test)
+    if leakage["pairs_across_folds"]:
+        warnings.append(f"the split leaks: {leakage['pairs_across_folds']:,} pairs of crops share pixels across folds")
+    held_out = min(settings.held_out or (HELD_OUT_ON_SAMPLE if on_sample else settings.folds), settings.folds)
+    table = crops[["Filename", "Label"]].assign(Group=group, Fold=folds, Held_out=(folds < held_out).astype(int))
+    return SplitCrops(table, random_folds, leakage, warnings)
