@@ -150,8 +150,7 @@ class Robustness(Section):
 class Review(Section):
     """Which labels are put up for a second look."""
 
-    confidence: Share  # that each model must reach in another class than the label
-    crops: Annotated[int, Field(ge=1, le=1000)]  # in the picture; the table has all
+    crops: Annotated[int, Field(ge=1, le=1000)]  # in the figure; the table has all
 
 
 class Occlusion(Section):

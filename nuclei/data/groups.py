@@ -91,18 +91,18 @@ def suspicious_files(folder: Path) -> list[str]:
 def _key(value: str) -> str:
     """Return what all spellings of a group have in common."""
     text = _visible(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold()))
-    text = "".join(
-        "-"
-        if unicodedata.category(letter) == "Pd" or letter == "\N{MINUS SIGN}"
-        else str(unicodedata.decimal(letter))
-        if letter.isdecimal()
-        else letter
-        for letter in text
-    )
-    text = re.sub(r"(?<=\d)\s+(?=\d)", " ", text.strip())
+    text = "".join(_plain(letter) for letter in text).strip()
+    text = re.sub(r"(?<=\d)\s+(?=\d)", " ", text)
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
-    text = re.sub(r"([+-]?\d+)[.,]0*", r"\1", text) if re.fullmatch(r"[+-]?\d+[.,]0*", text) else text
+    text = re.sub(r"\A([+-]?\d+)[.,]0*\Z", r"\1", text)
     return re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
+
+
+def _plain(letter: str) -> str:
+    """Return the hyphen for any dash, and the ASCII digit for one of any script."""
+    if unicodedata.category(letter) == "Pd" or letter == "\N{MINUS SIGN}":
+        return "-"
+    return str(unicodedata.decimal(letter)) if letter.isdecimal() else letter
 
 
 def _visible(text: str) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from nuclei.evaluation.review import surest_errors
+from nuclei.evaluation.review import confident_errors
 from nuclei.params import Params
 from nuclei.report.inline import inline_crop
 from nuclei.report.results import STAGES
@@ -86,7 +86,7 @@ def wrong_predictions(predictions: Mapping[str, pd.DataFrame]) -> list[Wrong]:
                 for model, guess, chance in zip(predictions, guesses, chances, strict=True)
             },
         )
-        for row in surest_errors(labels, guesses, chances)
+        for row in confident_errors(labels, guesses, chances)
     ]
 
 
