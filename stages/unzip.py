@@ -10,8 +10,11 @@ from nuclei.params import load_params
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
+
     report = unpack(Path(params.data.raw), Path("data/crops"), params.data.channels)
     write_json(Path("reports/unzip/data.json"), report)
+    for note in report["notes"]:
+        print(f"WARNING: {note}")
     print(f"{report['train']['crops']:,} labelled crops, {report['test']['crops']:,} to predict")
 
 

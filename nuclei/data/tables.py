@@ -5,9 +5,17 @@ import io
 import re
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
+from nuclei.data.groups import (
+    find_group_column,
+    find_groups_file,
+    normalise_groups,
+    suspicious_columns,
+    suspicious_files,
+)
 from nuclei.errors import InputError, and_others, show
 from nuclei.files import require_file
 from nuclei.task import CLASSES
@@ -18,8 +26,25 @@ LONGEST_NAME = 255  # characters, as on a disk: names end up in titles and table
 CONTROL = r"\x00-\x1f\x7f-\x9f"  # characters, for a regular expression
 
 
-def read_training_table(raw: Path) -> pd.DataFrame:
-    """Return Filename, Label and, where given, Group."""
+class TrainingTable(NamedTuple):
+    """The labelled crops.
+
+    Attributes:
+        rows: Filename, Label and, where they are given, Group, in one spelling each; the index is the line in the file.
+        notes: What was read otherwise than it was written, or might have been meant, a line each.
+    """
+
+    rows: pd.DataFrame
+    notes: list[str]
+
+
+def read_training_table(raw: Path) -> TrainingTable:
+    """Read train.csv of the folder `raw`, and groups.csv beside it where there is one.
+
+    Raises:
+        InputError: Where a label is no class, a class has no crop, a crop no group, or a column looks like groups
+            under another name: passed over, they would tear patients apart.
+    """
     path = raw / "train.csv"
     table = read_table(path, ("Filename", "Label"), optional=("Group",))
     allowed = [str(label) for label in range(len(CLASSES))]
@@ -31,18 +56,28 @@ def read_training_table(raw: Path) -> pd.DataFrame:
             raise InputError(
                 f"{path}: no crop of label {label} ({name}): add some, all of {', '.join(allowed)} are needed"
             )
-    extra = raw / "groups.csv"
-    if extra.exists() or extra.is_symlink():  # a dead link is no table to pass over
+    extra = find_groups_file(raw)
+    if extra:
         if "Group" in table:
             raise InputError(f"{extra}: {path.name} has a column Group already: remove one of the two")
-        groups = read_table(extra, ("Filename", "Group")).set_index("Filename")["Group"]
+        groups = read_table(extra, ("Filename",), optional=("Group",))
+        if "Group" not in groups:
+            raise InputError(f"{extra}: no column Group; expected the header Filename,Group")
+        groups = groups.set_index("Filename")["Group"]
         missing = table[~table["Filename"].isin(groups.index)]
         if len(missing):
             raise InputError(
                 f"{extra}: no row for {show(missing['Filename'].iloc[0])} of {path.name}{and_others(missing)}: add it"
             )
         table["Group"] = table["Filename"].map(groups)
-    return table
+    if "Group" not in table:
+        return TrainingTable(table, [f"{raw / name}: groups? Call it groups.csv" for name in suspicious_files(raw)])
+    table["Group"], joined = normalise_groups(table["Group"].tolist())
+    notes = [
+        f"{extra or path}: {', '.join(map(show, others))} taken for the same group as {show(group)}"
+        for group, others in joined
+    ]
+    return TrainingTable(table, notes)
 
 
 def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -63,6 +98,8 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
         (_, header), *rows = list(islice(lines, MOST_CROPS + 2)) or [(1, [])]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}): check the quotes") from None
+    if "Group" in optional:
+        header = _with_group(path, header)
     for name in columns:
         if name not in header:
             raise InputError(
@@ -96,3 +133,17 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
         name = show(again["Filename"].iloc[0])
         raise InputError(f"{path}, line {again.index[0]}: {name} occurs a second time: keep one row")
     return table
+
+
+def _with_group(path: Path, header: list[str]) -> list[str]:
+    """Call the column of groups Group, however it is written."""
+    group = find_group_column(header, str(path))
+    if group is not None:
+        return ["Group" if name == group else name for name in header]
+    suspicious = suspicious_columns([name for name in header if name not in ("Filename", "Label")])
+    if suspicious:
+        raise InputError(
+            f"{path}: a column {show(suspicious[0])}: did you mean Group? Call it Group, so that its crops stay in one "
+            "fold, or remove it"
+        )
+    return header

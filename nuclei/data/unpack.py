@@ -38,9 +38,9 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
     test.csv with Filename: rows in the order of train.csv and of example.csv. All of them or, on any error, none.
     Raises InputError for whatever is not as said above.
     """
-    train = read_training_table(raw)
+    train, notes = read_training_table(raw)
     test = read_table(raw / "example.csv", ("Filename",))
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"notes": notes}
     digests = {}
     with atomic_directory(out) as folder:
         for part, table, source in (("train", train, "train.csv"), ("test", test, "example.csv")):

@@ -103,7 +103,7 @@ def plot_selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw held-out loss against the learning rate, one panel per network, one mark per trial, larger in later rungs."""
+    """Draw inner loss against the learning rate: one panel per network, one mark per trial, larger in later rungs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for ax, (model, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         for rung, trials in table.groupby("rung"):

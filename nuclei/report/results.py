@@ -50,7 +50,7 @@ PHOTOGRAPHS = ("split/mosaics.png",)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read each file that the page shows, by its path in `folder`: objects, tables, images; None where it is missing."""
+    """Read each file that the page shows, by its path in `folder`: object, table or image; None where it is missing."""
     return {name: _read(folder / name, name in PHOTOGRAPHS) if (folder / name).exists() else None for name in STAGES}
 
 

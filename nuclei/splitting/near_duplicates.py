@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from nuclei.splitting.overlap import Pairs
 from nuclei.splitting.windows import CHUNK, FLAT, REACH, check
 
 
@@ -65,3 +67,21 @@ def _perceptual_hash(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         bits[start : start + step] = spectrum > np.median(spectrum, axis=1, keepdims=True)
         flat[start : start + step] = grey.std(axis=(1, 2)) < FLAT
     return bits, flat
+
+
+def tabulate_near_duplicates(train: np.ndarray, test: np.ndarray, pairs: Pairs, names: np.ndarray) -> pd.DataFrame:
+    """List the crops that look alike without sharing pixels.
+
+    Args:
+        train: uint8 (N, H, W, C).
+        test: uint8 (M, H, W, C).
+        pairs: Those that share pixels, of all N + M crops.
+        names: Text (N + M,).
+
+    Returns:
+        One row per pair: First, Second (names), Bits in which their perceptual hashes differ.
+    """
+    similar = near_duplicates(train, test)
+    shares_pixels = np.isin(similar.first << 32 | similar.second, pairs.first << 32 | pairs.second)
+    table = pd.DataFrame({"First": names[similar.first], "Second": names[similar.second], "Bits": similar.distance})
+    return table[~shares_pixels]
