@@ -1,6 +1,5 @@
 """Simulated studies: do the intervals hold the truth, and are equal networks told apart, as often as they may?"""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from nuclei.comparison import compare
 from nuclei.intervals import score_intervals, unit_interval
 from nuclei.metrics import score, scores_without_each_group
-from tools.coverage import ACCURACIES, SETTINGS, effective, equal_networks, group_sizes, interval_coverage
+from tools.coverage import ACCURACIES, SETTINGS, effective, equal_networks, group_sizes, interval_coverage, main
 
 STUDIES = 3000  # standard error of a share of 0.95: 0.004
 
@@ -49,14 +48,13 @@ def test_what_is_simulated_is_the_interval_that_is_reported():
     sizes = group_sizes("patients of a fold")
     group = np.repeat(np.arange(len(sizes)), sizes)
     labels = rng.integers(0, 2, len(group))
-    confidence = rng.uniform(0.2, 1, len(group))
-    probabilities = np.where((labels == 0)[:, None], np.stack([confidence, 1 - confidence], axis=1), 0)
-    probabilities[labels == 1] = np.stack([1 - confidence, confidence], axis=1)[labels == 1]
+    probabilities = rng.dirichlet([1, 1], len(group)) + 0.3 * np.eye(2)[labels]
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
     intervals = score_intervals(labels, probabilities, group, ["a", "b"])
     value = np.float64(score(labels, probabilities, bins=10)["accuracy"])
     without = scores_without_each_group(labels, probabilities, group)["accuracy"]
     low, high = unit_interval(value, without, effective(sizes))
-    assert (intervals["accuracy_low"], intervals["accuracy_high"]) == pytest.approx((low, high))
+    assert (intervals["accuracy_low"], intervals["accuracy_high"]) == pytest.approx((float(low), float(high)))
 
 
 def test_the_settings_are_those_of_the_data_sets():
@@ -67,8 +65,9 @@ def test_the_settings_are_those_of_the_data_sets():
     assert effective(group_sizes("overlap groups of all folds")) == pytest.approx(24.8, abs=0.2)
 
 
-def test_the_command_prints_a_table_with_a_row_per_setting():
-    command = [sys.executable, "-m", "tools.coverage", "--studies", "20"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+def test_the_command_prints_a_table_with_a_row_per_setting(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["coverage", "--studies", "20"])
+    main()
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == list(SETTINGS)
     assert len({line.count("|") for line in lines}) == 1
