@@ -39,3 +39,11 @@ def test_a_fold_without_errors_or_with_nothing_but_errors_has_a_temperature_too(
     logits = 0.5 * np.eye(4, dtype=np.float32)
     assert fit_temperature(logits, np.arange(4)) == pytest.approx(0.05, rel=1e-3)
     assert fit_temperature(logits, np.arange(4)[::-1]) == pytest.approx(20, rel=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 30])
+def test_the_temperature_is_the_best_of_a_grid(classes):
+    logits, labels = calibrated(200, 3, classes)
+    grid = np.geomspace(0.05, 20, 2001)
+    losses = [-np.log(softmax(logits, temperature)[np.arange(200), labels]).mean() for temperature in grid]
+    assert fit_temperature(logits, labels) == pytest.approx(grid[np.argmin(losses)], rel=0.004)

@@ -91,7 +91,8 @@ def sign_flip_p(difference: np.ndarray) -> float:
 
 def _verdict(first: str, second: str, result: Mapping[str, Any]) -> str:
     value, low, high = (result[f"accuracy_difference{end}"] for end in ("", "_low", "_high"))
-    scope = f"the {result['crops']:,} crops in {result['groups']:,} groups"
+    groups = f"{result['groups']:,} groups" if result["groups"] > 1 else "a single group"
+    scope = f"the {result['crops']:,} crops in {groups}"
     if value == 0:
         finding = f"these trained networks, {first} and {second}, classify the same number of {scope} correctly"
     else:

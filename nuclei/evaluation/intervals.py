@@ -11,7 +11,7 @@ from nuclei.evaluation.metrics import effective_groups, score, scores_without_ea
 
 LEVEL = 0.95
 FEWEST_GROUPS = 5  # effective ones for any interval; groups per class for the means over classes
-PSEUDO_GROUPS, PSEUDO_SIZE = 2, 1 / 6  # how many, each worth so many effective groups: see `unit_interval`
+PSEUDO_GROUP = 0.1  # effective groups that it is worth: see `unit_interval`
 CLASS_MEANS = ("balanced_accuracy", "macro_f1", "auc")
 PROPORTIONS = ("accuracy", *CLASS_MEANS)
 
@@ -108,14 +108,15 @@ def unit_interval(values: np.ndarray, without: np.ndarray, effective: float) -> 
     """Return the 95 % interval of scores in [0, 1], from the scores without each group.
 
     Standard error: delete-one-group jackknife; on the logit scale, with t of G* - 1 degrees of freedom (G* effective
-    groups). Before that two pseudo-groups, each worth a sixth of an effective group and scored 1/2, join the others,
-    and the jackknife leaves each out in turn as it does them. As adding successes and failures does for a binomial
-    proportion, this keeps groups that happen to be nearly free of errors from promising that all groups are. Number
-    and size of the pseudo-groups and the degrees of freedom were chosen by simulation: `python -m tools.coverage`.
+    groups). For the low end a pseudo-group where all is wrong joins the groups first, for the high end one where all
+    is right; it is worth a tenth of an effective group, and the jackknife leaves it out in turn as it does the others.
+    As adding successes and failures does for a binomial proportion, this keeps groups that happen to be nearly free of
+    errors from promising that all groups are. The tenth and the degrees of freedom were chosen by simulation:
+    `python -m tools.coverage`.
 
     No error at all (1, or 0 where all is wrong) says nothing of how groups differ. There the far end is the rule of
-    three with the G* effective groups as the sample size: 0.05^(1 / G*), the worst case that crops of a group are all
-    right or all wrong; the near end is the score.
+    three with the G* effective groups as the sample size, 0.05^(1 / G*): the worst case, that crops of a group are all
+    right or all wrong. The near end is the score.
 
     Args:
         values: float (...), in [0, 1].
@@ -130,13 +131,15 @@ def unit_interval(values: np.ndarray, without: np.ndarray, effective: float) -> 
         interval methods for binomial proportions in clustered surveys", who put effective sample sizes into it;
         Hanley & Lippman-Hand 1983, "If nothing goes wrong, is everything all right?" (rule of three).
     """
-    shrunk, variance = _with_pseudo_groups(values, without, effective, 0.5)
-    margin = t_quantile(effective) * np.sqrt(variance) / (shrunk * (1 - shrunk))
-    low = np.minimum(expit(logit(shrunk) - margin), values)
-    high = np.maximum(expit(logit(shrunk) + margin), values)
+    ends = []
+    for pseudo_score, sign in ((0, -1), (1, 1)):
+        score_with, variance = _with_pseudo_group(values, without, effective, pseudo_score)
+        derivative = 1 / np.maximum(score_with * (1 - score_with), np.finfo(float).tiny)
+        ends.append(expit(logit(score_with) + sign * t_quantile(effective) * np.sqrt(variance) * derivative))
     rule_of_three = (1 - LEVEL) ** (1 / effective)
-    low = np.where(values == 1, rule_of_three, low)
-    return low, np.where(values == 0, 1 - rule_of_three, high)
+    low = np.where(values == 1, rule_of_three, np.where(values == 0, 0, ends[0]))
+    high = np.where(values == 0, 1 - rule_of_three, np.where(values == 1, 1, ends[1]))
+    return low, high
 
 
 def loss_interval(value: float, without: np.ndarray, effective: float, uniform: float) -> tuple[float, float]:
@@ -146,19 +149,25 @@ def loss_interval(value: float, without: np.ndarray, effective: float, uniform: 
         value: the loss of all crops, 0 or more.
         without: float (G,), without each of the groups.
         effective: effective groups, above 1.
-        uniform: the loss of equal probabilities for all classes, which the pseudo-groups get.
+        uniform: the loss of equal probabilities for all classes. The pseudo-group gets it for the high end, 0 for the
+            low one.
     """
-    shrunk, variance = _with_pseudo_groups(np.float64(value), without, effective, uniform)
-    factor = np.exp(t_quantile(effective) * np.sqrt(variance) / shrunk)
-    return float(min(shrunk / factor, value)), float(max(shrunk * factor, value))
+    ends = []
+    for pseudo_score, sign in ((0, -1), (uniform, 1)):
+        loss_with, variance = _with_pseudo_group(np.float64(value), without, effective, pseudo_score)
+        ends.append(
+            loss_with * np.exp(sign * t_quantile(effective) * np.sqrt(variance) / loss_with) if loss_with else 0
+        )
+    return float(min(ends[0], value)), float(max(ends[1], value))
 
 
-def _with_pseudo_groups(
+def _with_pseudo_group(
     values: np.ndarray, without: np.ndarray, effective: float, pseudo_score: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores with the pseudo-groups among the groups, and their jackknife variance."""
-    pseudo_size = PSEUDO_GROUPS * PSEUDO_SIZE
-    share = pseudo_size / (effective + pseudo_size)
-    shrunk = (1 - share) * values + share * pseudo_score
-    without_pseudo = (shrunk - values) ** 2 / PSEUDO_GROUPS  # sum of squares, when each is left out in turn
-    return shrunk, (1 - share) ** 2 * jackknife_variance(values, without) + without_pseudo
+    """Return the scores with the pseudo-group among the groups, and their jackknife variance.
+
+    Without the pseudo-group they are `values` again, which gives its term of the variance.
+    """
+    share = PSEUDO_GROUP / (effective + PSEUDO_GROUP)
+    score_with = (1 - share) * values + share * pseudo_score
+    return score_with, (1 - share) ** 2 * jackknife_variance(values, without) + (score_with - values) ** 2

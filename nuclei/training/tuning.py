@@ -120,6 +120,7 @@ def _total_steps(steps: Mapping[str, list[int]], settings: Tune) -> int:
 def _run_trials(halving: "SuccessiveHalving", data: SearchData, resume_dir: Path) -> None:
     """Run the trials that `halving` asks for; Ray writes into `resume_dir`."""
     settings = data.params.tune
+    resume_dir.mkdir(parents=True, exist_ok=True)
     trainable = tune.with_parameters(_run_trial, data=data)
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     with tempfile.TemporaryDirectory(dir=resume_dir.resolve()) as storage:
