@@ -3,12 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from nuclei.evaluation.evaluate.evaluate import evaluate
-
 from nuclei.cluster import map_crops
 from nuclei.crops import open_crops, roles
 from nuclei.device import Place, choose_device, describe_environment
 from nuclei.errors import run
+from nuclei.evaluation.evaluate import evaluate
 from nuclei.evaluation.metrics import METRICS, compare, draw_resamples
 from nuclei.figures import save_figure
 from nuclei.files import read_csv, write_csv, write_json

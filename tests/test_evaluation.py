@@ -1,9 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from nuclei.evaluation.evaluate.evaluate import evaluate
 from scipy.special import softmax
 
+from nuclei.evaluation.evaluate import evaluate
 from nuclei.evaluation.metrics import METRICS, draw_resamples
 from nuclei.params import Evaluate
 

@@ -1,9 +1,9 @@
 import numpy as np
 import torch
-from nuclei.explanation.explain.explain import explain
 
 from nuclei.device import Place
 from nuclei.explanation.examples import Examples
+from nuclei.explanation.explain import explain
 from nuclei.models.checkpoint import Model
 from nuclei.models.networks import SmallCNN, build
 from nuclei.params import Explain

@@ -150,7 +150,7 @@ def test_a_slide_that_was_scanned_in_part_counts_from_there_as_qupath_does(slide
 
     with open_image(slide) as whole:
         expected, small = whole.read(60, 130, 350, 700), whole.thumbnail(400)
-    monkeypatch.setattr("nuclei.images.OpenSlide", Partly)
+    monkeypatch.setattr("nuclei.data.images.OpenSlide", Partly)
     with open_image(slide) as image:
         assert (image.width, image.height) == (600, 300)
         assert np.array_equal(image.read(10, 30, 300, 600), expected)
@@ -171,7 +171,7 @@ def test_a_slide_that_is_damaged_is_named(slide):
 
 def test_where_openslide_is_not_installed_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
-    spec = importlib.util.find_spec("nuclei.images")
+    spec = importlib.util.find_spec("nuclei.data.images")
     images = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(images)
     (tmp_path / "slide.mrxs").write_bytes(b"of a scanner")

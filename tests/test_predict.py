@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nuclei.evaluation.evaluate.evaluate import tabulate
 from torch import nn
 
+from nuclei.evaluation.evaluate import tabulate
 from nuclei.models.checkpoint import Model
 from nuclei.models.networks import SmallCNN
 from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_probabilities, softmax
