@@ -13,21 +13,10 @@ from nuclei import params as schema
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # A file or room of nuclei/ imports only itself and what stands left of it. `__init__`, the public door, stands on top.
-GROUND = [
-    "errors",
-    "task",
-    "files",
-    "figures",
-    "params",
-    "progress",
-    "temperature",
-    "tensors",
-    "crops",
-    "device",
-    "cluster",
-]
+BASE = ["errors", "task", "files", "figures", "params", "progress"]
+MACHINE = ["temperature", "tensors", "crops", "device", "cluster"]
 ROOMS = ["data", "splitting", "models", "training", "evaluation", "explanation", "report", "inference"]
-ORDER = [*GROUND, *ROOMS, "cli"]
+ORDER = [*BASE, *MACHINE, *ROOMS, "cli"]
 
 # No dep of any stage. Messages and progress bars are no result; nor is the schema of the parameters: it decides what
 # is accepted, never what a value is, because no field has a default, a section takes no unknown key and converts
