@@ -1,8 +1,8 @@
 """The certificate of identical bytes: reproduce the last commit in two clones, compare every output and dvc.lock.
 
-uv run python tests/certificate.py                  the sample; takes twice as long as `dvc repro`
-uv run python tests/certificate.py --tiny           a tiny sample, short trainings
-uv run python tests/certificate.py --threads 1 2    one clone with one thread, one with two
+uv run python -m tools.certificate                  the sample; takes twice as long as `dvc repro`
+uv run python -m tools.certificate --tiny           a tiny sample, short trainings
+uv run python -m tools.certificate --threads 1 2    one clone with one thread, one with two
 """
 
 import argparse
@@ -17,9 +17,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, TINY, Clone
-
 from nuclei.device import processor
+from tools.clone import ROOT, TINY, Clone
 
 
 def main() -> None:

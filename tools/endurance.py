@@ -1,6 +1,6 @@
 """Run 100 stages back to back, all in one process, and count what they leave behind.
 
-uv run python tests/endurance.py       about five minutes
+uv run python -m tools.endurance       about five minutes
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import yaml
-from conftest import ROOT, clone_project
+
+from tools.clone import ROOT, clone_project
 
 COMMANDS = [stage["cmd"].split()[2:] for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()]
 
@@ -64,5 +65,4 @@ def count(folder: Path, temporary: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # for the stages
     main()

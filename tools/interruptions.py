@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from conftest import Clone
+
+from tools.clone import Clone
 
 PATIENCE = 900  # seconds for anything to happen, on however busy a machine
 

@@ -1,6 +1,6 @@
 """Kill a small `dvc repro` with SIGKILL at 20 moments, let it go on each time, and compare all bytes in the end.
 
-uv run python tests/kill_matrix.py       about ten minutes
+uv run python -m tools.kill_matrix       about ten minutes
 """
 
 import re
@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from certificate import certify
-from conftest import Clone, clone_project
-from interrupt import Repro, leftovers
+
+from tools.certificate import certify
+from tools.clone import Clone, clone_project
+from tools.interruptions import Repro, leftovers
 
 CHANGES = {  # enough trials, epochs and folds to go on from
     "tune.epochs": [1, 2],

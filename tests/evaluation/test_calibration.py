@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_scores import calibrated
 
 from nuclei.evaluation.calibration import (
     abstention_curve,
@@ -12,14 +13,6 @@ from nuclei.evaluation.calibration import (
 )
 from nuclei.evaluation.metrics import calibration_error
 from nuclei.models.predict import softmax
-
-
-def calibrated(n, seed=0, classes=4):
-    """Logits whose softmax is true: each label is drawn from its crop's probabilities."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 2, (n, classes)).astype(np.float32)
-    labels = (rng.random((n, 1)) > np.cumsum(softmax(logits), axis=1)).sum(axis=1)
-    return logits, labels.clip(max=classes - 1)
 
 
 def test_the_reliability_curve_has_the_means_of_each_bin():

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from nuclei.evaluation.review import review_queue
+from nuclei.evaluation.review import review_queue, worst_errors
 
 
 def table(labels, probabilities):
@@ -35,3 +35,12 @@ def test_the_confidence_asked_for_is_reached():
 def test_nothing_to_review_is_an_empty_table_with_its_columns():
     queue = review_queue({"cnn": CNN}, 0.999)
     assert queue.empty and queue.columns.tolist() == ["Filename", "Label", "Predicted", "Confidence"]
+
+
+def test_the_worst_errors_are_the_surest_wrong_answers_of_any_model():
+    labels = np.zeros(5, int)
+    chances = [[0.6, 0.1, 0.9, 0.2, 0.0], [0.2, 0.7, 0.4, 0.1, 0.8]]  # of class 1
+    probabilities = np.array([[[1 - chance, chance] for chance in model] for model in chances])
+    assert worst_errors(labels, probabilities, 3).tolist() == [2, 4, 1]
+    assert worst_errors(labels, probabilities, 9).tolist() == [2, 4, 1, 0]
+    assert worst_errors(labels, probabilities, 0).tolist() == []

@@ -36,14 +36,6 @@ def test_a_small_class_gives_all_it_has():
     assert choose_examples(np.array([0, 1, 1, 1]), two_class([[0.1, 0.9, 0.2, 0.8]]), 6).tolist() == [0, 1, 3, 2]
 
 
-def test_the_worst_errors_are_the_surest_wrong_answers_of_any_model():
-    labels = np.zeros(5, int)
-    probabilities = two_class([[0.6, 0.1, 0.9, 0.2, 0.0], [0.2, 0.7, 0.4, 0.1, 0.8]])
-    assert worst_errors(labels, probabilities, 3).tolist() == [2, 4, 1]
-    assert worst_errors(labels, probabilities, 9).tolist() == [2, 4, 1, 0]
-    assert worst_errors(labels, probabilities, 0).tolist() == []
-
-
 def test_without_an_error_there_is_no_worst_one():
     assert worst_errors(np.array([1, 1]), two_class([[0.9, 0.8]]), 3).tolist() == []
     chosen = choose(np.array([1, 1]), two_class([[0.9, 0.8]]), 2, 4, 1)

@@ -24,7 +24,6 @@ import psutil
 import pytest
 import ray
 import torch
-from conftest import ROOT
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -39,6 +38,7 @@ from nuclei.params import load_params
 from nuclei.training.distributed import fit_anywhere
 from nuclei.training.loop import Recipe, fit
 from nuclei.training.tuning import draw_trials, search
+from tools.clone import ROOT
 
 PARAMS = load_params(Path("params.yaml"))
 TRAIN = PARAMS.train.model_copy(update={"precision": "float32"})

@@ -1,7 +1,9 @@
+import platform
+
 import pytest
 import torch
 
-from nuclei.device import autocast, choose_device, computes_bfloat16
+from nuclei.device import autocast, choose_device, computes_bfloat16, describe_environment
 from nuclei.errors import InputError
 
 CPU = torch.device("cpu")
@@ -56,3 +58,13 @@ def test_autocast_ends_with_its_block():
     with autocast(CPU, "bfloat16"), autocast(CPU, "float32"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_the_environment_names_what_numbers_depend_on_and_nothing_that_changes():
+    found = describe_environment(torch.device("cpu"), 2, "float32")
+    assert found == describe_environment(torch.device("cpu"), 2, "float32")
+    assert (found["device"], found["threads"], found["precision"]) == ("cpu", 2, "float32")
+    assert found["python"] == platform.python_version()
+    assert found["packages"]["torch"] == torch.__version__
+    assert "scikit-learn" in found["packages"] and "pytest" not in found["packages"]
+    assert describe_environment(torch.device("cpu"), 2, "bfloat16")["precision"] == "bfloat16"

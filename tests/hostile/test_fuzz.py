@@ -1,7 +1,7 @@
 """Zips, crops, tables, params.yaml and checkpoints damaged at random: read right or refused in one line, never a crash.
 
-In the suite the examples are few and always the same. `FUZZ_EXAMPLES=20000 uv run pytest tests/test_fuzz.py` draws
-others, and more; what it found stands as cases in tests/hostile/.
+In the suite the examples are few and always the same. `FUZZ_EXAMPLES=20000 uv run pytest tests/hostile/test_fuzz.py`
+draws others, and more; what it found stands as cases in tests/hostile/.
 """
 
 import io
@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from crafted import EXAMPLE_CSV, GROUPS, MEMBERS, PIXELS, PNGS, TRAIN, TRAIN_CSV, chunk, write_good, write_zip
 from hostile.models import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raw_files import EXAMPLE_CSV, GROUPS, MEMBERS, PIXELS, PNGS, TRAIN, TRAIN_CSV, chunk, write_good, write_zip
 
 from nuclei.data.pretrained import read_weights
 from nuclei.data.unpack import unpack
@@ -26,6 +25,7 @@ from nuclei.errors import InputError
 from nuclei.models.checkpoint import Model, load_model, save_model
 from nuclei.models.networks import build
 from nuclei.params import Params, load_params
+from tools.clone import ROOT
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 

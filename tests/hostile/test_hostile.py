@@ -1,6 +1,6 @@
 """Every kind of file that a user hands in, broken or hostile: one line says what is wrong, or it is read for a reason.
 
-`uv run pytest tests/test_hostile.py -s` prints how many cases there are and what they cost.
+`uv run pytest tests/hostile/test_hostile.py -s` prints how many cases there are and what they cost.
 """
 
 import os
@@ -17,20 +17,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_params, run_stage
-from crafted import PIXELS, TEST, TRAIN, write_good
 from hostile.crops import CROPS
 from hostile.models import CHECKPOINTS, WEIGHTS, WEIGHTS_AS_SAFETENSORS
 from hostile.outcomes import Accepted, Cases, Refused
 from hostile.parameters import PARAMETERS
 from hostile.tables import TABLES
 from hostile.zips import ZIPS
+from raw_files import PIXELS, TEST, TRAIN, write_good
+from stage_runs import run_stage
 
 from nuclei.data.pretrained import read_weights
 from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
 from nuclei.models.checkpoint import load_model
 from nuclei.params import load_params
+from tools.clone import ROOT, change_params
 
 MOST_MEMORY = 2 * 2**30  # bytes
 MOST_SECONDS = 10  # of the CPU

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_scores import calibrated
 from sklearn.metrics import log_loss
-from test_calibration import calibrated
 
 from nuclei.evaluation.metrics import calibration_error
 from nuclei.models.predict import fit_temperature, softmax

@@ -1,12 +1,10 @@
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from skimage.color import rgb_from_hed
 
-from nuclei.crops import open_crops, select
 from nuclei.models.transforms import draw_augmentation, normalise, stain_jitter, turn
 
 
@@ -139,16 +137,3 @@ def test_augmentation_can_be_switched_off():
     turned = draw_augmentation(10, True, 0.0, np.random.default_rng(0))(crops, torch.arange(10))
     assert torch.equal(turned.flatten(1).sort().values, crops.flatten(1).sort().values)  # same pixels, other places
     assert not torch.equal(turned, crops)
-
-
-def test_select_takes_the_rows_of_the_folds(tmp_path):
-    everything = random_crops(6).numpy()
-    np.save(tmp_path / "train.npy", everything)
-    split = pd.DataFrame({"Label": [3, 2, 1, 0, 3, 2], "Fold": [0, 2, 1, 2, 4, 1]})
-    crops = open_crops(tmp_path, "train")
-    assert not crops.flags.writeable
-    chosen = select(crops, split, [1, 2])
-    assert len(chosen) == 4
-    assert np.array_equal(chosen.labels, [2, 1, 0, 2]) and chosen.labels.dtype == np.int64
-    assert np.array_equal(chosen.crops, everything[[1, 2, 3, 5]])
-    assert len(select(crops, split, range(5))) == 6

@@ -3,10 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
-
 from nuclei.data.synthetic.sample import write_sample
 from nuclei.params import Sample
+from tools.clone import ROOT
 
 
 def test_the_benchmark_prints_a_table_of_the_question_that_was_asked(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Clone
-from findings import NAMES, PARAMS, draw_crops, write_findings
+from fake_results import NAMES, PARAMS, draw_crops, write_results
 
 from nuclei.report.page import build_page
 from nuclei.report.results import read_results
+from tools.clone import Clone
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -70,7 +70,7 @@ def context(tmp_path_factory) -> Iterator[sync_api.BrowserContext]:
 def example(tmp_path_factory) -> Path:
     """A page of made-up findings in which names try to run code."""
     folder = tmp_path_factory.mktemp("reports")
-    write_findings(folder, HOSTILE)
+    write_results(folder, HOSTILE)
     page = folder / "index.html"
     page.write_text(build_page(read_results(folder), draw_crops(HOSTILE), PARAMS, "lr:\n"), encoding="utf-8")
     return page

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, change_params, run_stage
-from crafted import write_good
+from raw_files import write_good
+from stage_runs import run_stage
 
 from nuclei.errors import run
 from nuclei.files import write_json
 from nuclei.models.checkpoint import Model, save_model
 from nuclei.models.networks import ResNet18, build
+from tools.clone import ROOT, change_params
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import re
 import tomllib
 
 import yaml
-from conftest import ROOT
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from tools.clone import ROOT
 
 TEXT = (ROOT / "docs" / "cluster.md").read_text()
 KUBERAY, CLOUD = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))

@@ -6,7 +6,8 @@ import shutil
 import pandas as pd
 import psutil
 import pytest
-from conftest import Clone
+
+from tools.clone import Clone
 
 QUEUED = {"one-trial": ["tune.trials=1"], "other-seed": ["tune.trials=1", "tune.seed=5"]}
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from certificate import certify
-from conftest import clone_project
-from interrupt import Repro, leftovers
+
+from tools.certificate import certify
+from tools.clone import clone_project
+from tools.interruptions import Repro, leftovers
 
 VICTIMS = {  # who is hit once that file of data/.resume is written
     "Ctrl-C": "tune/trials.safetensors",

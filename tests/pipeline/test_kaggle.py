@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tools.clone import ROOT
 
 README = (ROOT / "README.md").read_text()
 RECIPES = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("uvx kaggle ")]

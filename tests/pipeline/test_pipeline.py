@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from certificate import hashes
-from conftest import ROOT, Clone
 from dvc.repo import Repo
 from PIL import Image
 
 from nuclei.models.checkpoint import load_model
 from nuclei.models.predict import predict_probabilities
 from nuclei.report.results import STAGES as STAGE_OF_FILE
+from tools.certificate import hashes
+from tools.clone import ROOT, Clone
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 AFTER_EVALUATION = {"headline", "explain", "review"}

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import ROOT, Clone
 from moto.server import ThreadedMotoServer
+
+from tools.clone import ROOT, Clone
 
 CACHE = Path(".dvc/cache/files/md5")
 

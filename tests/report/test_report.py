@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from findings import PARAMS, draw_crops, with_params, write_findings
+from fake_results import PARAMS, draw_crops, with_params, write_results
 
 from nuclei.evaluation.metrics import METRICS
 from nuclei.files import write_csv, write_json
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("reports")
-    write_findings(path)
+    write_results(path)
     return path
 
 
@@ -114,7 +114,7 @@ def test_the_page_loads_nothing_and_forbids_to(results):
 
 
 def test_hostile_names_and_parameters_are_text(tmp_path):
-    write_findings(tmp_path, HOSTILE)
+    write_results(tmp_path, HOSTILE)
     results = read_results(tmp_path)
     evil = "lr: # </pre><script>alert(1)</script>"
     weights = {"asked": "<script>alert(1)</script>", "used": "none"}

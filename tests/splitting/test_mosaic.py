@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from drawn import assert_same_png
 
 from nuclei.splitting.dihedral import turned
-from nuclei.splitting.mosaic import largest_mosaics, mosaic
+from nuclei.splitting.mosaic import largest_mosaics, mosaic, plot_mosaics
 from nuclei.splitting.overlap import overlapping_pairs
 
 
@@ -70,3 +71,18 @@ def test_crops_that_do_not_overlap_have_no_mosaic():
 def test_a_single_crop_is_its_own_mosaic():
     crops = np.random.default_rng(6).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
     assert np.array_equal(mosaic(crops, overlapping_pairs(crops), np.array([1])).canvas, crops[1])
+
+
+def test_the_mosaics_are_the_same_png_every_time(tmp_path):
+    assert_same_png(draw_mosaics, tmp_path)
+
+
+def test_mosaics_without_a_group_say_so_and_name_every_fold():
+    figure = draw_mosaics()
+    assert [part.get_suptitle() for part in figure.subfigs] == ["random", "by overlap: no crop overlaps another one"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["held out", "validation"]
+
+
+def draw_mosaics():
+    crops = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint8)
+    return plot_mosaics({"random": [crops[0], crops[1]], "by overlap": []}, {0: "held out", 1: "validation"})

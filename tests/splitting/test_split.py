@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, change_params
 from PIL import Image
 
 import stages.overlap
 import stages.split
 from nuclei.errors import InputError
+from tools.clone import ROOT, change_params
 
 N_TILES, A_TILE = 12, 10
 

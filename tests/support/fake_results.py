@@ -11,7 +11,7 @@ from nuclei.params import Params, load_params
 from nuclei.report.results import STAGES
 from nuclei.task import CLASSES
 
-PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "ece")
 NAMES = [f"{number}.png" for number in range(12)]
 LABELS = np.arange(12) % 4
@@ -35,7 +35,7 @@ def draw_crops(names: list[str] = NAMES, channels: int = 3) -> dict[str, np.ndar
     return dict(zip(names, crops, strict=True))
 
 
-def write_findings(folder: Path, names: list[str] = NAMES) -> None:
+def write_results(folder: Path, names: list[str] = NAMES) -> None:
     """Write all that the report reads into `folder`."""
     about = {"height": 100, "width": 100, "channels": 3, "duplicates": 2, "mean": [0.7, 0.5, 0.7], "std": [0.1] * 3}
     write_json(

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pytest
+
+from nuclei.data.unpack import unpack
+from nuclei.errors import InputError
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # colour types of PNG
 ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
@@ -71,6 +75,21 @@ def write_good(folder: Path) -> None:
 
 def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+def complaint(raw: Path, out: Path) -> str:
+    """Return the message without the folder of the files; nothing on the disk may have changed."""
+    before = files(raw.parents[1])
+    with pytest.raises(InputError) as caught:
+        unpack(raw, out, 3)
+    assert files(raw.parents[1]) == before
+    message = str(caught.value)
+    assert message.startswith(f"{raw}/") and message.isprintable() and message.isascii()
+    return message.replace(f"{raw}/", "")
+
+
+def cases(table: dict) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", table.values(), ids=table.keys())
 
 
 # Each of the following returns a change of the four files.
