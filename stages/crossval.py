@@ -33,11 +33,10 @@ def main() -> None:
 def predict_folds(params: Params) -> pd.DataFrame:
     """Return a row a model and crop, from the model that did not see the crop's fold."""
     # Imported here: PyTorch alone would take longer than the rest of a run that scores nothing.
-    from nuclei.evaluation.evaluate import tabulate
-
     from nuclei.cluster import map_crops
     from nuclei.crops import open_crops
     from nuclei.device import Place
+    from nuclei.evaluation.evaluate import tabulate
     from nuclei.models.checkpoint import load_model
     from nuclei.models.predict import predict_probabilities
 
