@@ -1,4 +1,4 @@
-"""The seed's way, written anew from its description.
+"""The baseline: the notebook that the competition started from, written anew from its description.
 
 Every crop is a file that is decoded again in every epoch, by eight worker processes, into batches of 8 in float32.
 Validation runs in training mode, the test set is one batch, and occlusion hides one window at a time.
@@ -84,7 +84,7 @@ def train_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, batches: D
 
 @torch.no_grad()
 def validate(network: nn.Module, batches: DataLoader, device: str) -> float:
-    """Return the accuracy, in training mode as the seed did: batch norm follows the batches, dropout is on."""
+    """Return the accuracy, in training mode as the notebook did: batch norm follows the batches, dropout is on."""
     network.train()
     right = 0
     for images, labels in batches:

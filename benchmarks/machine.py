@@ -1,15 +1,19 @@
-"""What the machine can do: the best rates of convolutions and matrix products, and of copying memory."""
+"""The machine: what it is, and what it can do (the best rates of convolutions, matrix products and copying memory)."""
 
+import os
+import platform
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting
-from nuclei.device import choose_device
+from benchmarks.measure import Implementation, Workload
+from benchmarks.workspace import Workspace
+from nuclei.device import choose_device, processor
 
 SECONDS, SMALL_SECONDS = 0.5, 0.1  # a rate
 # Channels, pixels a side, of 3x3 convolutions in ResNet18; without padding, so that no product is by a known zero.
@@ -18,17 +22,31 @@ CONVOLUTIONS = [(64, 27), (128, 15), (256, 9), (512, 6)]
 BestSeconds = Callable[[Callable[[], Tensor]], float]
 
 
-def ceiling(setting: Setting) -> Job:
+def describe_machine(device: str, threads: int) -> dict[str, Any]:
+    """Return what the figures depend on: processor, device, threads of the CPU, system, versions."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "bfloat16": [name for name, there in torch.cpu.get_capabilities().items() if "bf16" in name and there],
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": threads,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "captum", "ray", "pillow", "numpy")},
+    }
+
+
+def ceiling(workspace: Workspace) -> Workload:
     """Measure everything; the figures are in the notes: FLOP/s and bytes/s (read and written)."""
-    device = choose_device(setting.device, setting.threads)
-    best_seconds = partial(_best_seconds, device=device, seconds=SMALL_SECONDS if setting.small else SECONDS)
+    device = choose_device(workspace.device, workspace.threads)
+    best_seconds = partial(_best_seconds, device=device, seconds=SMALL_SECONDS if workspace.small else SECONDS)
     notes = {}
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         notes[f"convolution {name}"] = max(_convolution(*shape, dtype, device, best_seconds) for shape in CONVOLUTIONS)
         notes[f"matrix {name}"] = _matrix(2048, dtype, device, best_seconds)
     notes["memory"] = _memory(2**26, device, best_seconds)
-    return Job(lambda: 1, notes=notes)
+    return Workload(lambda: 1, notes=notes)
 
 
 def _convolution(
@@ -63,4 +81,4 @@ def _best_seconds(compute: Callable[[], Tensor], device: torch.device, seconds: 
     return best
 
 
-WAYS: dict[str, Way] = {"ceiling": ceiling}
+IMPLEMENTATIONS: dict[str, Implementation] = {"ceiling": ceiling}

@@ -14,13 +14,15 @@ from nuclei.files import read_csv
 from nuclei.params import Params, Sample, load_params
 
 PROJECT = Path(__file__).parents[1]
+RESULTS = PROJECT / "benchmarks" / "results"
 
 
 @dataclass(frozen=True)
-class Setting:
+class Workspace:
     """Where the crops are and what computes.
 
-    folder: holds `raw` (the four files), `crops` (ours, decoded), `png` (the seed's, one file a crop)
+    folder: holds `raw` (the four files), `crops` (the arrays that this project reads), `png` (the files that the
+        baseline reads)
     device: cuda, mps or cpu; threads: of the CPU; small: shorter measurements, for a first look
     """
 

@@ -10,39 +10,39 @@ import numpy as np
 from PIL import Image
 from skimage.io import imread
 
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting, extract
+from benchmarks.measure import Implementation, Workload
+from benchmarks.workspace import Workspace, extract
 from nuclei.data.unpack import unpack
 
 
-def seed(setting: Setting) -> Job:
+def run_baseline(workspace: Workspace) -> Workload:
     """Extract all files, then read them one by one."""
-    names = {part: setting.index(part)["Filename"] for part in ("train", "test")}
+    names = {part: workspace.index(part)["Filename"] for part in ("train", "test")}
 
     def run() -> int:
-        png = Path(mkdtemp(dir=setting.folder))
-        extract(setting.raw, png)
-        arrays = [np.stack([imread(png / part / name) for name in some]) for part, some in names.items()]
+        png = Path(mkdtemp(dir=workspace.folder))
+        extract(workspace.raw, png)
+        arrays = [np.stack([imread(png / part / name) for name in of_part]) for part, of_part in names.items()]
         return sum(map(len, arrays))
 
-    return Job(run)
+    return Workload(run)
 
 
-def ours(setting: Setting) -> Job:
+def run_project(workspace: Workspace) -> Workload:
     """Check everything, decode straight from the zip, write arrays and the data report."""
 
     def run() -> int:
-        report = unpack(setting.raw, Path(mkdtemp(dir=setting.folder)) / "crops", channels=3)
+        report = unpack(workspace.raw, Path(mkdtemp(dir=workspace.folder)) / "crops", channels=3)
         return report["train"]["crops"] + report["test"]["crops"]
 
-    return Job(run)
+    return Workload(run)
 
 
-def limit(setting: Setting) -> Job:
+def limit(workspace: Workspace) -> Workload:
     """Decode the same PNGs from memory, on all threads, and do nothing else."""
     contents = []
     for part in ("train", "test"):
-        with zipfile.ZipFile(setting.raw / f"{part}.zip") as archive:
+        with zipfile.ZipFile(workspace.raw / f"{part}.zip") as archive:
             contents += [archive.read(name) for name in archive.namelist() if name.endswith(".png")]
 
     def decode(content: bytes) -> None:
@@ -50,10 +50,10 @@ def limit(setting: Setting) -> Job:
             image.load()
 
     def run() -> int:
-        with ThreadPoolExecutor(setting.threads) as pool:
+        with ThreadPoolExecutor(workspace.threads) as pool:
             return len(list(pool.map(decode, contents)))
 
-    return Job(run)
+    return Workload(run)
 
 
-WAYS: dict[str, Way] = {"seed": seed, "ours": ours, "limit": limit}
+IMPLEMENTATIONS: dict[str, Implementation] = {"baseline": run_baseline, "project": run_project, "limit": limit}

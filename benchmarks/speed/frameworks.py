@@ -17,18 +17,18 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, RandomVerticalFlip, ToTensor
 
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting
-from benchmarks.training import BATCH_SIZE
+from benchmarks.measure import Implementation, Workload
+from benchmarks.speed.training import BATCH_SIZE
+from benchmarks.workspace import Workspace
 from nuclei.device import choose_device, computes_bfloat16
 from nuclei.models.transforms import MEAN, STD
 
 
-def lightning(setting: Setting) -> Job:
+def lightning(workspace: Workspace) -> Workload:
     """Lightning: ImageFolder, a worker a thread, bf16-mixed where the device computes in it, channels last."""
     import lightning as L  # noqa: N812 (as everybody calls it)
 
-    device = choose_device(setting.device, setting.threads)
+    device = choose_device(workspace.device, workspace.threads)
 
     class Classifier(L.LightningModule):
         def __init__(self) -> None:
@@ -43,8 +43,10 @@ def lightning(setting: Setting) -> Job:
             return torch.optim.AdamW(self.parameters(), lr=0.001)
 
     flips = RandomHorizontalFlip(), RandomVerticalFlip()
-    images = ImageFolder(_folder_a_class(setting) / "train", Compose([*flips, ToTensor(), Normalize(MEAN[3], STD[3])]))
-    batches = DataLoader(images, BATCH_SIZE, shuffle=True, num_workers=setting.threads, drop_last=True)
+    images = ImageFolder(
+        _folder_a_class(workspace) / "train", Compose([*flips, ToTensor(), Normalize(MEAN[3], STD[3])])
+    )
+    batches = DataLoader(images, BATCH_SIZE, shuffle=True, num_workers=workspace.threads, drop_last=True)
     network = Classifier()
 
     def train(batches: DataLoader) -> None:
@@ -65,31 +67,31 @@ def lightning(setting: Setting) -> Job:
         train(batches)
         return len(batches) * BATCH_SIZE
 
-    return Job(run)
+    return Workload(run)
 
 
 class _EpochDoneError(Exception):
     """Ends Ultralytics' training: its validation and checkpoints are not what is measured."""
 
 
-def ultralytics(setting: Setting) -> Job:
+def ultralytics(workspace: Workspace) -> Workload:
     """Ultralytics' classification trainer with its ResNet18, crops cached in memory; it has bf16 on CUDA alone."""
-    os.environ |= {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(setting.folder), "YOLO_VERBOSE": "false"}
+    os.environ |= {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(workspace.folder), "YOLO_VERBOSE": "false"}
     from ultralytics import YOLO
 
-    device = choose_device(setting.device, setting.threads)
-    # As its own yolo11-cls-resnet18.yaml, but from random weights: those would have to be downloaded.
-    layout = setting.folder / "yolo11-cls-resnet18.yaml"
+    device = choose_device(workspace.device, workspace.threads)
+    # As Ultralytics' yolo11-cls-resnet18.yaml, but from random weights: those would have to be downloaded.
+    layout = workspace.folder / "yolo11-cls-resnet18.yaml"
     layout.write_text(
         "nc: 4\nbackbone: [[-1, 1, TorchVision, [512, resnet18, null, True, 2]]]\nhead: [[-1, 1, Classify, [nc]]]\n"
     )
-    data = _folder_a_class(setting)
+    data = _folder_a_class(workspace)
     options = {
         "data": str(data),
-        "project": str(setting.folder / "ultralytics"),
+        "project": str(workspace.folder / "ultralytics"),
         "imgsz": 100,
         "batch": BATCH_SIZE,
-        "workers": setting.threads,
+        "workers": workspace.threads,
         "device": device.type,
         "amp": "bf16" if device.type == "cuda" else False,
         **{"epochs": 1, "cache": "ram", "optimizer": "AdamW", "val": False, "plots": False, "pretrained": False},
@@ -115,21 +117,21 @@ def ultralytics(setting: Setting) -> Job:
         go.set()
         with suppress(_EpochDoneError):
             training.result()
-        return len(setting.index("train"))
+        return len(workspace.index("train"))
 
-    return Job(run)
+    return Workload(run)
 
 
-def _folder_a_class(setting: Setting) -> Path:
+def _folder_a_class(workspace: Workspace) -> Path:
     """Link the training crops as train/<label>/<name>, and one of each class as val."""
-    folder = setting.folder / "classes"
+    folder = workspace.folder / "classes"
     if not folder.exists():
-        for label, rows in setting.index("train").groupby("Label"):
-            for part, some in (("train", rows), ("val", rows[:1])):
+        for label, rows in workspace.index("train").groupby("Label"):
+            for part, chosen in (("train", rows), ("val", rows[:1])):
                 (folder / part / str(label)).mkdir(parents=True)
-                for name in some["Filename"]:
-                    (folder / part / str(label) / name).hardlink_to(setting.png / "train" / name)
+                for name in chosen["Filename"]:
+                    (folder / part / str(label) / name).hardlink_to(workspace.png / "train" / name)
     return folder
 
 
-WAYS: dict[str, Way] = {"lightning": lightning, "ultralytics": ultralytics}
+IMPLEMENTATIONS: dict[str, Implementation] = {"lightning": lightning, "ultralytics": ultralytics}

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import decoding, predicting, training
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting
+from benchmarks.measure import Implementation, Workload
+from benchmarks.speed import decoding, predicting, training
+from benchmarks.workspace import Workspace
 from nuclei.crops import open_crops
 from nuclei.splitting.overlap import overlapping_pairs
 
 ENCODERS = 4  # threads
 
 
-def enlarge(source: Setting, folder: Path, crops: int) -> None:
+def enlarge(source: Workspace, folder: Path, crops: int) -> None:
     """Fill `folder` with the four files and the arrays of `crops` crops a part, most of them made from others.
 
     A made crop is a moved and slightly noisy one of `source`: a new crop to all that follows, with a PNG's usual size.
@@ -46,10 +46,10 @@ def enlarge(source: Setting, folder: Path, crops: int) -> None:
     array = np.lib.format.open_memmap(folder / "crops" / "train.npy", "w+", np.uint8, shape)
     with zipfile.ZipFile(folder / "raw" / "train.zip", "w") as archive, ThreadPoolExecutor(ENCODERS) as pool:
         for start in range(0, crops, 1024):
-            some = range(start, min(start + 1024, crops))
-            for number, crop in zip(some, pool.map(make, some), strict=True):
+            block = range(start, min(start + 1024, crops))
+            for number, crop in zip(block, pool.map(make, block), strict=True):
                 array[number] = crop
-            for number, content in zip(some, pool.map(encode, some), strict=True):
+            for number, content in zip(block, pool.map(encode, block), strict=True):
                 archive.writestr(f"{number}.png", content)
     array.flush()
     lines = [f"{number}.png,{labels[row]}" for number, row in enumerate(rows)]
@@ -61,19 +61,19 @@ def enlarge(source: Setting, folder: Path, crops: int) -> None:
     (folder / "raw" / "example.csv").write_text("Filename\ntest.png\n")
 
 
-def overlap(setting: Setting) -> Job:
-    crops = open_crops(setting.crops, "train")
+def overlap(workspace: Workspace) -> Workload:
+    crops = open_crops(workspace.crops, "train")
 
     def run() -> int:
-        overlapping_pairs(crops, threads=setting.threads)
+        overlapping_pairs(crops, threads=workspace.threads)
         return len(crops)
 
-    return Job(run)
+    return Workload(run)
 
 
-WAYS: dict[str, Way] = {
-    "zips to arrays": decoding.ours,
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "zips to arrays": decoding.run_project,
     "overlap search": overlap,
-    "CNN, a training epoch": partial(training.ours, "cnn"),
-    "CNN, prediction": partial(predicting.ours, "cnn", "train", None, False),
+    "CNN, a training epoch": partial(training.run_project, "cnn"),
+    "CNN, prediction": partial(predicting.run_project, "cnn", "train", None, False),
 }

@@ -1,4 +1,4 @@
-"""Occlusion maps of ResNet18: Captum as it comes against ours, of the same network."""
+"""Occlusion maps of ResNet18: Captum as it comes against this project's, of the same network."""
 
 from functools import partial
 
@@ -7,57 +7,57 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import seed
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting, params
-from benchmarks.training import SHAPES
-from nuclei import attribution
+from benchmarks import baseline
+from benchmarks.measure import Implementation, Workload
+from benchmarks.speed.training import SHAPES
+from benchmarks.workspace import Workspace, params
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
+from nuclei.explanation import attribution
 from nuclei.models.networks import build
 from nuclei.models.transforms import normalise
 
 WINDOW, STRIDE = 20, 10  # pixels: 81 windows a crop
 
 
-def captum(setting: Setting) -> Job:
-    network, crops, device = _prepare(setting)
+def captum(workspace: Workspace) -> Workload:
+    network, crops, device = _prepare(workspace)
     targets, inputs = np.zeros(len(crops), int), normalise(torch.from_numpy(crops)).to(device)
 
     def run() -> int:
-        return len(seed.occlusion(network, inputs, targets, WINDOW, STRIDE))
+        return len(baseline.occlusion(network, inputs, targets, WINDOW, STRIDE))
 
-    return Job(run)
+    return Workload(run)
 
 
-def ours(precision: str, setting: Setting) -> Job:
+def run_project(precision: str, workspace: Workspace) -> Workload:
     """The notes say how far the maps of two crops are from Captum's, as a share of the largest value there."""
-    network, crops, device = _prepare(setting)
+    network, crops, device = _prepare(workspace)
     method = partial(attribution.occlusion, window=WINDOW, stride=STRIDE, precision=precision)
 
     def maps(crops: np.ndarray) -> np.ndarray:
         targets = np.zeros(len(crops), int)
         return attribution.attribute(network, crops, targets, targets.tolist(), {"": method}, device)[""]
 
-    some = crops[:2]
-    exact = seed.occlusion(network, normalise(torch.from_numpy(some)).to(device), np.zeros(2, int), WINDOW, STRIDE)
-    difference = float(np.abs(maps(some) - exact).max())
+    pair = crops[:2]
+    exact = baseline.occlusion(network, normalise(torch.from_numpy(pair)).to(device), np.zeros(2, int), WINDOW, STRIDE)
+    difference = float(np.abs(maps(pair) - exact).max())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(2, 3, 100, 100, device=device))
     windows = ((100 - WINDOW) // STRIDE + 1) ** 2
 
     notes = {"largest difference": difference, "share of the largest value": difference / float(np.abs(exact).max())}
-    return Job(lambda: len(maps(crops)), counter.get_total_flops() / 2 * (windows + 1), notes)
+    return Workload(lambda: len(maps(crops)), counter.get_total_flops() / 2 * (windows + 1), notes)
 
 
-def _prepare(setting: Setting) -> tuple[nn.Module, np.ndarray, torch.device]:
-    device = choose_device(setting.device, setting.threads)
+def _prepare(workspace: Workspace) -> tuple[nn.Module, np.ndarray, torch.device]:
+    device = choose_device(workspace.device, workspace.threads)
     network = build(SHAPES["resnet"], seed=0).eval().to(device)
-    return network, np.array(open_crops(setting.crops, "train")[: 4 if setting.small else 8]), device
+    return network, np.array(open_crops(workspace.crops, "train")[: 4 if workspace.small else 8]), device
 
 
-WAYS: dict[str, Way] = {
-    "seed": captum,
-    "ours": partial(ours, params().train.precision),
-    "ours float32": partial(ours, "float32"),
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "baseline": captum,
+    "project": partial(run_project, params().train.precision),
+    "project float32": partial(run_project, "float32"),
 }

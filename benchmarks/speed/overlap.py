@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting
+from benchmarks.measure import Implementation, Workload
+from benchmarks.workspace import Workspace
 from nuclei.crops import open_crops
 from nuclei.splitting.overlap import overlapping_pairs
 
@@ -14,12 +14,12 @@ CROPS = 100  # all pairs of more would take too long
 LEAST = 16 * 16  # pixels: what counts as an overlap
 
 
-def naive(setting: Setting) -> Job:
+def naive(workspace: Workspace) -> Workload:
     """Compare each pair of crops at every offset: differences squared and summed over the overlap, by FFT.
 
-    Only upright ones: the flips and turns that ours finds too would take eight times as long.
+    Only upright ones: the flips and turns that this project finds too would take eight times as long.
     """
-    crops = _some(setting).astype(np.float64).mean(axis=3) - 128  # grey is enough: a match is verified anyway
+    crops = _some(workspace).astype(np.float64).mean(axis=3) - 128  # grey is enough: a match is verified anyway
     height, width = crops.shape[1:]
     shape = [next_fast_len(2 * size) for size in (height, width)]
 
@@ -38,21 +38,21 @@ def naive(setting: Setting) -> Job:
             found += bool((irfft2(spectrum, shape)[enough] < 1e-3 * area[enough]).any())
         return len(crops)
 
-    return Job(run)
+    return Workload(run)
 
 
-def ours(setting: Setting) -> Job:
-    crops = _some(setting)
+def run_project(workspace: Workspace) -> Workload:
+    crops = _some(workspace)
 
     def run() -> int:
-        overlapping_pairs(crops, threads=setting.threads)
+        overlapping_pairs(crops, threads=workspace.threads)
         return len(crops)
 
-    return Job(run)
+    return Workload(run)
 
 
-def _some(setting: Setting) -> np.ndarray:
-    return np.array(open_crops(setting.crops, "train")[: 40 if setting.small else CROPS])
+def _some(workspace: Workspace) -> np.ndarray:
+    return np.array(open_crops(workspace.crops, "train")[: 40 if workspace.small else CROPS])
 
 
-WAYS: dict[str, Way] = {"seed": naive, "ours": ours}
+IMPLEMENTATIONS: dict[str, Implementation] = {"baseline": naive, "project": run_project}

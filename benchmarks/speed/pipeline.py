@@ -1,4 +1,4 @@
-"""The whole way from four files to two submissions, hyper-parameters tuned: equal trials, epochs and training crops."""
+"""From four files to two submissions, hyper-parameters tuned: equal trials, epochs and training crops."""
 
 import os
 import shutil
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks import seed, tuning
-from benchmarks.measure import Job, Way
-from benchmarks.setting import PROJECT, Setting, extract
+from benchmarks import baseline
+from benchmarks.measure import Implementation, Workload
+from benchmarks.speed import tuning
+from benchmarks.workspace import PROJECT, Workspace, extract
 from nuclei.device import choose_device
 
 EPOCHS = 3  # of either network
-CHANGES = {  # of params.yaml: only what makes both ways do the same
+CHANGES = {  # of params.yaml: only what makes both do the same
     "epochs": EPOCHS,
     "tune": {"trials": tuning.TRIALS, "epochs": [1]},
     "train_cnn": {"final_epochs": 0, "patience": EPOCHS},
@@ -22,33 +23,35 @@ CHANGES = {  # of params.yaml: only what makes both ways do the same
 }
 
 
-def seeds(setting: Setting) -> Job:
+def run_baseline(workspace: Workspace) -> Workload:
     """One script: extract, tune, train and validate, predict; no search for overlaps, no checks."""
-    choose_device(setting.device, setting.threads)
-    index, test = setting.index("train"), setting.index("test")
+    choose_device(workspace.device, workspace.threads)
+    index, test = workspace.index("train"), workspace.index("test")
     fitting, validation = index.iloc[: len(index) * 3 // 5], index.iloc[len(index) * 3 // 5 : len(index) * 4 // 5]
 
     def run() -> int:
-        png = setting.folder / "extracted"
-        extract(setting.raw, png)
-        tuning.tune_seed(png / "train", fitting, validation, setting.device)
-        for name, build in seed.NETWORKS.items():
-            network = build().to(setting.device)
-            optimizer = seed.adam(network)
+        png = workspace.folder / "extracted"
+        extract(workspace.raw, png)
+        tuning.tune_baseline(png / "train", fitting, validation, workspace.device)
+        for name, build in baseline.NETWORKS.items():
+            network = build().to(workspace.device)
+            optimizer = baseline.adam(network)
             for _ in range(EPOCHS):
-                seed.train_epoch(network, optimizer, seed.loader(png / "train", fitting, shuffle=True), setting.device)
-                seed.validate(network, seed.loader(png / "train", validation), setting.device)
-            labels = seed.predict(network, png / "test", test, setting.device)
-            test.assign(Label=labels).to_csv(setting.folder / f"submission_{name}.csv", index=False)
+                baseline.train_epoch(
+                    network, optimizer, baseline.loader(png / "train", fitting, shuffle=True), workspace.device
+                )
+                baseline.validate(network, baseline.loader(png / "train", validation), workspace.device)
+            labels = baseline.predict(network, png / "test", test, workspace.device)
+            test.assign(Label=labels).to_csv(workspace.folder / f"submission_{name}.csv", index=False)
         shutil.rmtree(png)
         return len(index) + len(test)
 
-    return Job(run)
+    return Workload(run)
 
 
-def ours(setting: Setting) -> Job:
+def run_project(workspace: Workspace) -> Workload:
     """`dvc repro submit` in a fresh copy of the project: a process a stage, everything hashed and cached."""
-    copy = setting.folder / "project"
+    copy = workspace.folder / "project"
     shutil.rmtree(copy, ignore_errors=True)
     for name in _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=PROJECT).split("\0"):
         if (PROJECT / name).is_file():
@@ -57,8 +60,8 @@ def ours(setting: Setting) -> Job:
     (copy / "dvc.lock").unlink()
     _git("init", "-q", cwd=copy)
     params = yaml.safe_load((copy / "params.yaml").read_text())
-    params |= {"threads": setting.threads, "device": setting.device, "epochs": EPOCHS}
-    params["data"]["raw"] = str(setting.raw)
+    params |= {"threads": workspace.threads, "device": workspace.device, "epochs": EPOCHS}
+    params["data"]["raw"] = str(workspace.raw)
     for section, values in CHANGES.items():
         params[section] = params[section] | values if isinstance(values, dict) else values
     (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False).replace(": null\n", ":\n"))
@@ -71,13 +74,13 @@ def ours(setting: Setting) -> Job:
         done = subprocess.run(["dvc", "repro", "submit"], cwd=copy, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-        return len(setting.index("train")) + len(setting.index("test"))
+        return len(workspace.index("train")) + len(workspace.index("test"))
 
-    return Job(run)
+    return Workload(run)
 
 
 def _git(*arguments: str, cwd: Path) -> str:
     return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
 
 
-WAYS: dict[str, Way] = {"seed": seeds, "ours": ours}
+IMPLEMENTATIONS: dict[str, Implementation] = {"baseline": run_baseline, "project": run_project}

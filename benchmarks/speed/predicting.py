@@ -6,65 +6,65 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import seed
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting, params
-from benchmarks.training import SHAPES
+from benchmarks import baseline
+from benchmarks.measure import Implementation, Workload
+from benchmarks.speed.training import SHAPES
+from benchmarks.workspace import Workspace, params
 from nuclei.crops import open_crops
 from nuclei.device import choose_device
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
 
 VALIDATED = 128  # crops of the training part
-TIMES = 5  # that ours does it: once is over in a moment
+REPEATS = 5  # of this project's: once is over in a moment
 
 
-def seed_validates(name: str, setting: Setting) -> Job:
-    choose_device(setting.device, setting.threads)
-    network = seed.NETWORKS[name]().to(setting.device)
-    batches = seed.loader(setting.png / "train", setting.index("train")[:VALIDATED])
+def baseline_validates(name: str, workspace: Workspace) -> Workload:
+    choose_device(workspace.device, workspace.threads)
+    network = baseline.NETWORKS[name]().to(workspace.device)
+    batches = baseline.loader(workspace.png / "train", workspace.index("train")[:VALIDATED])
 
     def run() -> int:
-        seed.validate(network, batches, setting.device)
+        baseline.validate(network, batches, workspace.device)
         return len(batches.dataset)
 
-    return Job(run)
+    return Workload(run)
 
 
-def seed_predicts(name: str, setting: Setting) -> Job:
-    choose_device(setting.device, setting.threads)
-    network = seed.NETWORKS[name]().to(setting.device)
-    index = setting.index("test")
+def baseline_predicts(name: str, workspace: Workspace) -> Workload:
+    choose_device(workspace.device, workspace.threads)
+    network = baseline.NETWORKS[name]().to(workspace.device)
+    index = workspace.index("test")
 
     def run() -> int:
-        return len(seed.predict(network, setting.png / "test", index, setting.device))
+        return len(baseline.predict(network, workspace.png / "test", index, workspace.device))
 
-    return Job(run)
+    return Workload(run)
 
 
-def ours(name: str, part: str, most: int | None, tta: bool, setting: Setting) -> Job:
-    device = choose_device(setting.device, setting.threads)
+def run_project(name: str, part: str, most: int | None, tta: bool, workspace: Workspace) -> Workload:
+    device = choose_device(workspace.device, workspace.threads)
     network = build(SHAPES[name], seed=0).to(device)
-    crops = open_crops(setting.crops, part)[:most]
+    crops = open_crops(workspace.crops, part)[:most]
     how = device, params().train.precision, tta
     predict_logits(network, crops[:64], *how)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(2, 3, 100, 100, device=device))
 
     def run() -> int:
-        return sum(len(np.argmax(predict_logits(network, crops, *how), axis=1)) for _ in range(TIMES))
+        return sum(len(np.argmax(predict_logits(network, crops, *how), axis=1)) for _ in range(REPEATS))
 
-    return Job(run, counter.get_total_flops() / 2 * (8 if tta else 1))
+    return Workload(run, counter.get_total_flops() / 2 * (8 if tta else 1))
 
 
-WAYS: dict[str, Way] = {
-    f"{what} {name}": partial(way, name, *arguments)
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    f"{what} {name}": partial(implementation, name, *arguments)
     for name in SHAPES
-    for what, way, arguments in (
-        ("seed validates", seed_validates, ()),
-        ("ours validates", ours, ("train", VALIDATED, False)),
-        ("seed predicts", seed_predicts, ()),
-        ("ours predicts", ours, ("test", None, False)),
-        ("ours predicts averaged", ours, ("test", None, True)),
+    for what, implementation, arguments in (
+        ("baseline validates", baseline_validates, ()),
+        ("project validates", run_project, ("train", VALIDATED, False)),
+        ("baseline predicts", baseline_predicts, ()),
+        ("project predicts", run_project, ("test", None, False)),
+        ("project predicts averaged", run_project, ("test", None, True)),
     )
 }

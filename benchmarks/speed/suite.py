@@ -1,13 +1,11 @@
-"""Measure the seed's way against ours: `python -m benchmarks [QUESTION ...]`. See README, "How fast it is"."""
+"""Measure the baseline against this project: `python -m benchmarks [BENCHMARK ...]`. See docs/performance.md."""
 
 import argparse
 import os
-import platform
 import shutil
 import tempfile
 from collections import defaultdict
-from dataclasses import fields, replace
-from importlib.metadata import version
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,173 +13,127 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.machine import describe_machine
 from benchmarks.measure import measure
-from benchmarks.report import ONCE, ROWS, Row, plot_results, print_table, summarise
-from benchmarks.setting import PROJECT, Setting, prepare
-from nuclei.device import processor
+from benchmarks.speed.table import COMPARISONS, ONCE, Comparison, plot_results, print_results, summarise
+from benchmarks.workspace import RESULTS, Workspace, prepare
 from nuclei.figures import save_figure
 from nuclei.files import write_json
 
-SIZES = (1_000, 4_000, 16_000, 64_000)  # crops, of the growth question
-QUESTIONS = [*dict.fromkeys(row.question for row in ROWS), "growth"]
-USUAL = [question for question in QUESTIONS if question != "compile"]  # its measurements take minutes each
-ALONE = "accuracy"  # takes as long as all others: only done when asked for
+SIZES = (1_000, 4_000, 16_000, 64_000)  # crops, of the benchmark "growth"
+BENCHMARKS = [*dict.fromkeys(comparison.benchmark for comparison in COMPARISONS), "growth"]
+DEFAULT = [benchmark for benchmark in BENCHMARKS if benchmark != "compile"]  # its measurements take minutes each
 
 
 def main() -> None:
     options = parse()
-    if options.questions == [ALONE]:
-        answer_accuracy(options)
-    else:
-        answer(options, options.questions or USUAL)
-
-
-def answer(options: argparse.Namespace, questions: list[str]) -> None:
-    rows = [row for row in ROWS if row.question in questions and is_there(row)]
+    benchmarks = options.benchmarks or DEFAULT
+    comparisons = [each for each in COMPARISONS if each.benchmark in benchmarks and can_be_measured(each)]
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        setting = Setting(Path(folder), options.device, options.threads, options.quick)
+        workspace = Workspace(Path(folder), options.device, options.threads, options.quick)
         print(f"preparing {options.train:,} training and {options.test:,} test crops", flush=True)
-        prepare(setting.folder, options.raw, options.train, options.test)
-        ceiling, figures = measure_rows(rows, setting, options.repeats)
+        prepare(workspace.folder, options.raw, options.train, options.test)
+        ceiling, measurements = measure_all(comparisons, workspace, options.repeats)
         sizes = tuple(size for size in SIZES if size <= options.largest)
-        grown = measure_growth(setting, sizes) if "growth" in questions else {}
+        growth = measure_growth(workspace, sizes) if "growth" in benchmarks else {}
+    source = "raw" if options.raw else "the built-in sample"
+    crops = {"train": options.train, "test": options.test, "of": source}
     results = {
-        "machine": describe_machine(options)
-        | {
-            "crops": {
-                "train": options.train,
-                "test": options.test,
-                "of": "raw" if options.raw else "the built-in sample",
-            },
-            "repeats": options.repeats,
-        },
+        "machine": describe_machine(options.device, options.threads) | {"crops": crops, "repeats": options.repeats},
         "ceiling": ceiling,
-        "rows": summarise(rows, figures, ceiling["convolution bfloat16"]),
-        "growth": grown,
-        "measurements": figures,
+        "rows": summarise(comparisons, measurements, ceiling["convolution bfloat16"]),
+        "growth": growth,
+        "measurements": measurements,
     }
-    print_table(results)
-    if not options.questions:
-        write_json(options.out / "results.json", results)
-        save_figure(plot_results(results), options.out / "results.png")
-
-
-def answer_accuracy(options: argparse.Namespace) -> None:
-    from benchmarks import accuracy  # takes seconds to import: only where it is needed
-
-    size = accuracy.Size(**{field.name: getattr(options, field.name) for field in fields(accuracy.Size)})
-    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        setting = Setting(Path(folder), options.device, options.threads)
-        trainings = accuracy.measure_accuracy(setting, options.raw, size)
-    summary = accuracy.summarise(trainings)
-    accuracy.print_summary(summary)
-    machine = describe_machine(options)
-    write_json(options.out / "accuracy.json", {"machine": machine, "summary": summary, "trainings": trainings})
+    print_results(results)
+    if not options.benchmarks:
+        write_json(options.out / "speed.json", results)
+        save_figure(plot_results(results), options.out / "speed.png")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    choices = f"some of {', '.join(QUESTIONS)}; without: all but compile; or {ALONE}, by itself"
-    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=choices)
-    parser.add_argument("--raw", type=Path, help="a folder with the four files; without: the built-in sample")
-    parser.add_argument("--train", type=int, help="crops, at most (400; quick: 256)")
-    parser.add_argument("--test", type=int, help="crops, at most (200; quick: 100)")
+    choices = f"any of {', '.join(BENCHMARKS)}; default: all but compile"
+    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=choices)
+    parser.add_argument("--raw", type=Path, help="folder with the four files; default: the built-in sample")
+    parser.add_argument("--train", type=int, help="training crops, at most (400; quick: 256)")
+    parser.add_argument("--test", type=int, help="test crops, at most (200; quick: 100)")
     parser.add_argument("--repeats", type=int, help=f"of each measurement (2; quick, {', '.join(ONCE)}: 1)")
-    parser.add_argument("--largest", type=int, help="crops, of the growth question (16000; quick: 4000)")
+    parser.add_argument("--largest", type=int, help="crops, of growth (16000; quick: 4000)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU (all)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="number of CPU threads (all)")
     parser.add_argument("--quick", action="store_true", help="few crops, once: does it run?")
-    where = "where results.json and .png, or accuracy.json go"
-    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks", help=where)
-    parser.add_argument("--scratch", type=Path, help="where some 7 GB may be written for a while (the system's /tmp)")
-    sizes = parser.add_argument_group(ALONE)
-    for name, default, what in (
-        ("epochs", 4, "that both ways train for"),
-        ("seeds", 3, "trainings of each kind"),
-        ("cnn", 1200, "crops that the CNN is trained on, at most"),
-        ("resnet", 480, "crops that the ResNet18 is trained on, at most"),
-        ("validation", 400, "crops that pick the epoch, at most"),
-        ("holdout", 1000, "crops that are only measured on, at most"),
-    ):
-        sizes.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for speed.json and speed.png")
+    parser.add_argument("--scratch", type=Path, help="folder for about 7 GB of temporary files (the system's)")
     options = parser.parse_args()
     for name, full, quick in (("train", 400, 256), ("test", 200, 100), ("repeats", 2, 1), ("largest", 16_000, 4_000)):
         setattr(options, name, getattr(options, name) or (quick if options.quick else full))
-    for question in options.questions:
-        if question not in QUESTIONS and options.questions != [ALONE]:
-            parser.error(f"no question {question}: choose from {', '.join(QUESTIONS)}; or {ALONE}, by itself")
+    for benchmark in options.benchmarks:
+        if benchmark not in BENCHMARKS:
+            parser.error(f"no benchmark {benchmark}: choose from {', '.join(BENCHMARKS)}")
     return options
 
 
-def is_there(row: Row) -> bool:
-    """Whether the row can be measured here; says so if not."""
-    if row.module == "peers" and not find_spec(row.seed):
-        print(f"{row.title}: left out, not installed (uv run --group bench python -m benchmarks)")
+def can_be_measured(comparison: Comparison) -> bool:
+    """Return whether all that it needs is installed; print what is not."""
+    if comparison.module == "frameworks" and not find_spec(comparison.baseline):
+        print(f"{comparison.title}: left out, not installed (uv run --group bench python -m benchmarks)")
         return False
-    if row.ours.startswith("compiled") and not (torch.cuda.is_available() or shutil.which("g++")):
-        print(f"{row.title}: left out (needs a C++ compiler)")
+    if comparison.project.startswith("compiled") and not (torch.cuda.is_available() or shutil.which("g++")):
+        print(f"{comparison.title}: left out (needs a C++ compiler)")
         return False
     return True
 
 
-def measure_rows(
-    rows: list[Row], setting: Setting, repeats: int
+def measure_all(
+    comparisons: list[Comparison], workspace: Workspace, repeats: int
 ) -> tuple[dict[str, float], dict[str, dict[str, list]]]:
-    """Measure every way of `rows`, one process after another; within a question the ways take turns.
+    """Measure every implementation, one process after another; within a benchmark they alternate.
 
-    Returns the ceiling, the best of those measured before each question, and the figures: of each question,
-    of each way, of each repeat.
+    Returns:
+        The ceiling, the best of those measured before each benchmark; and the measurements: of each benchmark, of each
+        "module: implementation", of each repeat.
     """
-    ways: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
-    for row in rows:
-        ways[row.question] |= dict.fromkeys(row.ways())
-    figures: dict[str, dict[str, list]] = {question: {} for question in ways}
-    ceilings = [measure("ceiling", "ceiling", setting)["notes"]]
+    implementations: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+    for comparison in comparisons:
+        implementations[comparison.benchmark] |= dict.fromkeys(comparison.implementations())
+    measurements: dict[str, dict[str, list]] = {benchmark: {} for benchmark in implementations}
+    ceilings = [measure("machine", "ceiling", workspace)["notes"]]
     runs = [
-        (question, way)
-        for question in ways
-        for _ in range(1 if question in ONCE else repeats)
-        for way in ways[question]
+        (benchmark, implementation)
+        for benchmark in implementations
+        for _ in range(1 if benchmark in ONCE else repeats)
+        for implementation in implementations[benchmark]
     ]
-    asked = next(iter(ways), "")
+    current = next(iter(implementations), "")
     bar = tqdm(runs, unit="measurement")
-    for question, (module, way) in bar:
-        bar.set_postfix_str(f"{question}: {way}")
-        if question != asked:
-            asked = question
-            ceilings.append(measure("ceiling", "ceiling", setting)["notes"])
-        figures[question].setdefault(f"{module}: {way}", []).append(measure(module, way, setting))
-    return {name: max(rates[name] for rates in ceilings) for name in ceilings[0]}, figures
+    for benchmark, (module, name) in bar:
+        bar.set_postfix_str(f"{benchmark}: {name}")
+        if benchmark != current:
+            current = benchmark
+            ceilings.append(measure("machine", "ceiling", workspace)["notes"])
+        figures = measure(f"speed.{module}", name, workspace)
+        measurements[benchmark].setdefault(f"{module}: {name}", []).append(figures)
+    return {name: max(rates[name] for rates in ceilings) for name in ceilings[0]}, measurements
 
 
-def measure_growth(setting: Setting, sizes: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
-    """Measure each way of growth.py once a size: crops, and what `measure` returns; units: each crop each time."""
-    from benchmarks import growth  # takes seconds to import: only where it is needed
+def measure_growth(workspace: Workspace, sizes: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
+    """Measure each implementation of growth.py once per size.
 
-    grown: dict[str, list[dict[str, Any]]] = {name: [] for name in growth.WAYS}
+    Returns:
+        Of each implementation, of each size, the number of crops and what `measure` returns; its units are crops.
+    """
+    from benchmarks.speed import growth  # takes seconds to import: only where it is needed
+
+    measurements: dict[str, list[dict[str, Any]]] = {name: [] for name in growth.IMPLEMENTATIONS}
     for crops in tqdm(sizes, unit="size"):
-        folder = setting.folder / "grown"
-        growth.enlarge(setting, folder, crops)
-        for name, measured in grown.items():
-            figures = measure("growth", name, replace(setting, folder=folder))
-            kept = ("seconds", "cpu_seconds", "units", "memory")
-            measured.append({"crops": crops} | {key: figures[key] for key in kept})
+        folder = workspace.folder / "enlarged"
+        growth.enlarge(workspace, folder, crops)
+        for name, of_sizes in measurements.items():
+            figures = measure("speed.growth", name, replace(workspace, folder=folder))
+            of_sizes.append({"crops": crops} | {key: figures[key] for key in GROWTH_FIGURES})
         shutil.rmtree(folder)
-    return grown
+    return measurements
 
 
-def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "bfloat16": [name for name, there in torch.cpu.get_capabilities().items() if "bf16" in name and there],
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "threads": options.threads,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "captum", "ray", "pillow", "numpy")},
-    }
-
-
-if __name__ == "__main__":
-    main()
+GROWTH_FIGURES = ("seconds", "cpu_seconds", "units", "memory")

@@ -1,4 +1,4 @@
-"""A training epoch, data included: the seed's way and ours. peers.py adds what a user might take instead."""
+"""A training epoch, data included, by the baseline and by this project; frameworks.py: by what a user might take."""
 
 from functools import partial
 
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import seed
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting, params
+from benchmarks import baseline
+from benchmarks.measure import Implementation, Workload
+from benchmarks.workspace import Workspace, params
 from nuclei.crops import Labelled, open_crops
 from nuclei.device import choose_device
 from nuclei.models.networks import ResNet18, SmallCNN, build
@@ -17,33 +17,33 @@ from nuclei.training.loop import Recipe, fit
 
 SHAPES = {"cnn": SmallCNN(3, (32, 64, 128, 256), (128, 128), 0.2), "resnet": ResNet18(3, "pretrained")}
 BATCH_SIZE = 64
-EPOCHS = 3  # of ours: one is over in a moment
+EPOCHS = 3  # of this project's: one is over in a moment
 
 
-def seeds(name: str, setting: Setting) -> Job:
-    choose_device(setting.device, setting.threads)
-    network = seed.NETWORKS[name]().to(setting.device)
-    optimizer = seed.adam(network)
-    index = setting.index("train")
-    seed.train_epoch(
-        network, optimizer, seed.loader(setting.png / "train", index[: 2 * seed.BATCH_SIZE]), setting.device
+def run_baseline(name: str, workspace: Workspace) -> Workload:
+    choose_device(workspace.device, workspace.threads)
+    network = baseline.NETWORKS[name]().to(workspace.device)
+    optimizer = baseline.adam(network)
+    index = workspace.index("train")
+    baseline.train_epoch(
+        network, optimizer, baseline.loader(workspace.png / "train", index[: 2 * baseline.BATCH_SIZE]), workspace.device
     )
-    batches = seed.loader(setting.png / "train", index, shuffle=True)
+    batches = baseline.loader(workspace.png / "train", index, shuffle=True)
 
     def run() -> int:
-        seed.train_epoch(network, optimizer, batches, setting.device)
+        baseline.train_epoch(network, optimizer, batches, workspace.device)
         return len(index)
 
-    return Job(run)
+    return Workload(run)
 
 
-def ours(name: str, setting: Setting, compiled: bool = False) -> Job:
+def run_project(name: str, workspace: Workspace, compiled: bool = False) -> Workload:
     """compiled: by torch.compile, whose own time counts"""
-    device = choose_device(setting.device, setting.threads)
+    device = choose_device(workspace.device, workspace.threads)
     network = build(SHAPES[name], seed=0)
-    crops = Labelled(open_crops(setting.crops, "train"), setting.index("train")["Label"].to_numpy(np.int64))
-    some = Labelled(crops.crops[: 2 * BATCH_SIZE], crops.labels[: 2 * BATCH_SIZE])
-    list(fit(network, some, None, recipe(), device))
+    crops = Labelled(open_crops(workspace.crops, "train"), workspace.index("train")["Label"].to_numpy(np.int64))
+    few = Labelled(crops.crops[: 2 * BATCH_SIZE], crops.labels[: 2 * BATCH_SIZE])
+    list(fit(network, few, None, recipe(), device))
     flop = flop_of_training(network, device)
     if compiled:
         network.compile()
@@ -52,7 +52,7 @@ def ours(name: str, setting: Setting, compiled: bool = False) -> Job:
         list(fit(network, crops, None, recipe(EPOCHS), device))
         return EPOCHS * max(len(crops) // BATCH_SIZE, 1) * min(BATCH_SIZE, len(crops))
 
-    return Job(run, flop)
+    return Workload(run, flop)
 
 
 def recipe(epochs: int = 1) -> Recipe:
@@ -67,11 +67,11 @@ def flop_of_training(network: nn.Module, device: torch.device) -> float:
     return counter.get_total_flops() / 2
 
 
-WAYS: dict[str, Way] = {
-    "seed cnn": partial(seeds, "cnn"),
-    "ours cnn": partial(ours, "cnn"),
-    "compiled cnn": partial(ours, "cnn", compiled=True),
-    "seed resnet": partial(seeds, "resnet"),
-    "ours resnet": partial(ours, "resnet"),
-    "compiled resnet": partial(ours, "resnet", compiled=True),
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "baseline cnn": partial(run_baseline, "cnn"),
+    "project cnn": partial(run_project, "cnn"),
+    "compiled cnn": partial(run_project, "cnn", compiled=True),
+    "baseline resnet": partial(run_baseline, "resnet"),
+    "project resnet": partial(run_project, "resnet"),
+    "compiled resnet": partial(run_project, "resnet", compiled=True),
 }

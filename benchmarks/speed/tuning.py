@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks import seed
-from benchmarks.measure import Job, Way
-from benchmarks.setting import Setting, params
-from benchmarks.training import BATCH_SIZE, SHAPES, recipe
+from benchmarks import baseline
+from benchmarks.measure import Implementation, Workload
+from benchmarks.speed.training import BATCH_SIZE, SHAPES, recipe
+from benchmarks.workspace import Workspace, params
 from nuclei.crops import Labelled, open_crops
 from nuclei.device import choose_device
 from nuclei.models.networks import build
@@ -23,17 +23,17 @@ LR = [0.0005, 0.001]
 VALIDATED = 128  # crops
 
 
-def seeds(setting: Setting) -> Job:
-    index = setting.index("train")
+def run_baseline(workspace: Workspace) -> Workload:
+    index = workspace.index("train")
 
     def run() -> int:
-        return tune_seed(setting.png / "train", index[:-VALIDATED], index[-VALIDATED:], setting.device)
+        return tune_baseline(workspace.png / "train", index[:-VALIDATED], index[-VALIDATED:], workspace.device)
 
-    return Job(run)
+    return Workload(run)
 
 
-def tune_seed(png: Path, fitting: pd.DataFrame, validation: pd.DataFrame, device: str) -> int:
-    """Ray Tune as it comes: one CPU a trial, each with its own eight workers and the files on disk."""
+def tune_baseline(png: Path, fitting: pd.DataFrame, validation: pd.DataFrame, device: str) -> int:
+    """Ray Tune as it comes: one CPU a trial, each with eight workers of its own and the files on disk."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     import ray
     from ray import tune
@@ -41,13 +41,13 @@ def tune_seed(png: Path, fitting: pd.DataFrame, validation: pd.DataFrame, device
     png = png.resolve()  # trials run elsewhere
 
     def trial(config: dict) -> None:
-        network = seed.NETWORKS[config["model"]]().to(device)
-        optimizer = seed.adam(network, config["lr"])
-        seed.train_epoch(network, optimizer, seed.loader(png, fitting, shuffle=True), device)
-        tune.report({"accuracy": seed.validate(network, seed.loader(png, validation), device)})
+        network = baseline.NETWORKS[config["model"]]().to(device)
+        optimizer = baseline.adam(network, config["lr"])
+        baseline.train_epoch(network, optimizer, baseline.loader(png, fitting, shuffle=True), device)
+        tune.report({"accuracy": baseline.validate(network, baseline.loader(png, validation), device)})
 
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    space = {"model": tune.grid_search(list(seed.NETWORKS)), "lr": tune.grid_search(LR)}
+    space = {"model": tune.grid_search(list(baseline.NETWORKS)), "lr": tune.grid_search(LR)}
     with tempfile.TemporaryDirectory() as storage:
         run = tune.RunConfig(storage_path=storage)
         results = tune.Tuner(
@@ -64,31 +64,31 @@ def shared_gpus(device: str) -> int:
     return int(device == "cuda")
 
 
-def ours(setting: Setting, crops: int | None = None) -> Job:
+def run_project(workspace: Workspace, crops: int | None = None) -> Workload:
     """crops: how many are trained on; a handful shows what starting and stopping Ray takes"""
-    train, validation = _crops(setting)
+    train, validation = _crops(workspace)
     if crops:
-        train, validation = (Labelled(some.crops[:crops], some.labels[:crops]) for some in (train, validation))
+        train, validation = (Labelled(each.crops[:crops], each.labels[:crops]) for each in (train, validation))
     changes = {
         "trials": TRIALS,
         "epochs": [1],
         "batch_size": [BATCH_SIZE],
-        "gpus_per_trial": shared_gpus(setting.device),
+        "gpus_per_trial": shared_gpus(workspace.device),
     }
     settings = params().tune.model_copy(update=changes)
 
     def run() -> int:
-        with tempfile.TemporaryDirectory(dir=setting.folder) as kept:  # nothing to go on from
-            tables = search(SHAPES, {}, train, validation, params().train, settings, setting.device, Path(kept))
+        with tempfile.TemporaryDirectory(dir=workspace.folder) as kept:  # nothing to go on from
+            tables = search(SHAPES, {}, train, validation, params().train, settings, workspace.device, Path(kept))
         return sum(map(len, tables.values()))
 
-    return Job(run)
+    return Workload(run)
 
 
-def alone(setting: Setting) -> Job:
+def alone(workspace: Workspace) -> Workload:
     """The same trials one after another, without Ray, each on all threads."""
-    train, validation = _crops(setting)
-    device = choose_device(setting.device, setting.threads)
+    train, validation = _crops(workspace)
+    device = choose_device(workspace.device, workspace.threads)
 
     def run() -> int:
         for shape in SHAPES.values():
@@ -96,13 +96,18 @@ def alone(setting: Setting) -> Job:
                 list(fit(build(shape, seed=0), train, validation, recipe(), device))
         return TRIALS * len(SHAPES)
 
-    return Job(run)
+    return Workload(run)
 
 
-def _crops(setting: Setting) -> tuple[Labelled, Labelled]:
-    crops, labels = open_crops(setting.crops, "train"), setting.index("train")["Label"].to_numpy(np.int64)
+def _crops(workspace: Workspace) -> tuple[Labelled, Labelled]:
+    crops, labels = open_crops(workspace.crops, "train"), workspace.index("train")["Label"].to_numpy(np.int64)
     fit_on, validate_on = slice(None, -VALIDATED), slice(-VALIDATED, None)
     return Labelled(crops[fit_on], labels[fit_on]), Labelled(crops[validate_on], labels[validate_on])
 
 
-WAYS: dict[str, Way] = {"seed": seeds, "ours": ours, "start": partial(ours, crops=4), "alone": alone}
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "baseline": run_baseline,
+    "project": run_project,
+    "start": partial(run_project, crops=4),
+    "alone": alone,
+}

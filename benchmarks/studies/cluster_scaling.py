@@ -1,4 +1,4 @@
-"""What a second node brings: `python -m benchmarks.scaling`. See docs/cluster.md.
+"""What a second node brings: `python -m benchmarks.studies.cluster_scaling`. See docs/cluster.md.
 
 Two Ray nodes of one CPU each, on this machine, that talk over the network interface. One is there all the time, the
 other comes and goes, so that the measurements with one and with two take turns.
@@ -24,8 +24,9 @@ import numpy as np
 from ray.cluster_utils import Cluster
 from tqdm import tqdm
 
-from benchmarks.setting import params
-from benchmarks.training import BATCH_SIZE, SHAPES, recipe
+from benchmarks.markdown import markdown_table
+from benchmarks.speed.training import BATCH_SIZE, SHAPES, recipe
+from benchmarks.workspace import params
 from nuclei.cluster import BLOCK, map_crops, ray_cluster
 from nuclei.crops import Labelled
 from nuclei.device import Place
@@ -42,7 +43,7 @@ SEARCHED = 16 * BATCH_SIZE  # crops
 TRIALS = 4
 
 
-def some_crops(n: int) -> Labelled:
+def noise(n: int) -> Labelled:
     """Noise: nothing here depends on what a crop shows."""
     rng = np.random.default_rng(0)
     return Labelled(rng.integers(0, 256, (n, 100, 100, 3), np.uint8), np.arange(n) % 4)
@@ -50,19 +51,19 @@ def some_crops(n: int) -> Labelled:
 
 def predict(place: Place) -> float:
     function = partial(predict_logits, build(SHAPES["resnet"], seed=0), precision=params().train.precision)
-    crops = some_crops(PREDICTED).crops
+    crops = noise(PREDICTED).crops
     return seconds(lambda: map_crops(function, [crops], place))
 
 
 def train(place: Place) -> float:
-    epochs = fit_anywhere(build(SHAPES["resnet"], seed=0), some_crops(TRAINED), None, recipe(EPOCHS), place)
+    epochs = fit_anywhere(build(SHAPES["resnet"], seed=0), noise(TRAINED), None, recipe(EPOCHS), place)
     next(epochs)
     return seconds(lambda: list(epochs))
 
 
 def tune(crops: int, place: Place) -> float:
     settings = params().tune.model_copy(update={"trials": TRIALS, "epochs": [1], "batch_size": [BATCH_SIZE]})
-    shapes, train, validation = {"cnn": SHAPES["cnn"]}, some_crops(crops), some_crops(8)
+    shapes, train, validation = {"cnn": SHAPES["cnn"]}, noise(crops), noise(8)
     with tempfile.TemporaryDirectory() as kept, redirect_stdout(sys.stderr):
         return seconds(
             lambda: search(shapes, {}, train, validation, params().train, settings, place.device, Path(kept))
@@ -100,10 +101,13 @@ def main() -> None:
                 cluster.remove_node(other)
     finally:
         cluster.shutdown()
-    print("| | 1 node | 2 nodes | faster | efficiency |\n|---|---|---|---|---|")
-    for name, of_nodes in times.items():
-        one, two = median(of_nodes[1]), median(of_nodes[2])
-        print(f"| {name} | {one:.1f} s | {two:.1f} s | {one / two:.2f} | {one / two / 2:.0%} |")
+    print(markdown_table(["", "1 node", "2 nodes", "faster", "efficiency"], map(describe, times, times.values())))
+
+
+def describe(name: str, seconds_of_nodes: dict[int, list[float]]) -> list[str]:
+    """Return a row of the table."""
+    before, after = median(seconds_of_nodes[1]), median(seconds_of_nodes[2])
+    return [name, f"{before:.1f} s", f"{after:.1f} s", f"{before / after:.2f}", f"{before / after / 2:.0%}"]
 
 
 if __name__ == "__main__":

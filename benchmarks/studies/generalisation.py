@@ -1,4 +1,6 @@
-"""What raises the score on tissue that the network has not seen: `python -m benchmarks.generalisation --raw FOLDER`.
+"""What raises the score on tissue that the network has not seen.
+
+`python -m benchmarks.studies.generalisation --raw FOLDER`, half an hour on two cores.
 
 The CNN is trained and measured on every fold of a split by overlap, first as params.yaml says, then with one change
 at a time. The predictions of all folds are scored together, so the many tiles of a set all count.
@@ -6,6 +8,7 @@ at a time. The predictions of all folds are scored together, so the many tiles o
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +24,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from benchmarks.accuracy import group_and_fold
-from benchmarks.setting import Setting, params
+from benchmarks.markdown import markdown_table
+from benchmarks.studies.accuracy import group_and_fold
+from benchmarks.workspace import Workspace, params
 from nuclei.crops import open_crops, roles, select
 from nuclei.data.unpack import unpack
 from nuclei.device import autocast, choose_device
@@ -39,6 +43,7 @@ PRETRAINING_EPOCHS, PRETRAINING_BATCH = 4, 128
 CONTRAST = 0.1  # temperature of the contrastive loss
 BASE = "as in params.yaml"
 METRICS = ("accuracy", "balanced_accuracy")
+TITLES = ("accuracy", "balanced accuracy")
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ def only_middle(crops: np.ndarray, side: int) -> np.ndarray:
     return hidden
 
 
-def alike(crops: np.ndarray) -> np.ndarray:
-    """Give the colours of every crop the same mean and spread, those of the average crop.
+def reinhard(crops: np.ndarray) -> np.ndarray:
+    """Give the colours of every crop the same mean and standard deviation, those of the average crop.
 
     Source: Reinhard et al. 2001, "Color transfer between images", here in CIELAB.
     """
@@ -84,45 +89,45 @@ CHANGES = {
     "balanced loss": Change({"balance": "loss"}),
     "balanced sampling": Change({"balance": "sampling"}),
     "the middle 60 x 60 pixels only": Change(prepare=partial(only_middle, side=60)),
-    "colours of all crops made alike": Change(prepare=alike),
-    "first trained without labels": Change(pretrain=True),
+    "Reinhard colour normalisation": Change(prepare=reinhard),
+    "SimCLR pretraining": Change(pretrain=True),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generalisation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.generalisation", description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, help="a folder with the four files")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("changes", nargs="*", metavar="CHANGE", help=f"some of {', '.join(CHANGES)}")
+    parser.add_argument("changes", nargs="*", metavar="CHANGE", help=f"any of {', '.join(CHANGES)}")
     options = parser.parse_args()
     if unknown := set(options.changes) - CHANGES.keys():
         parser.error(f"no change {min(unknown)!r}: choose from {', '.join(CHANGES)}")
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(Path(folder), options.device, options.threads)
-        unpack(options.raw, setting.crops, channels=3)
-        group, folds = group_and_fold(setting)
-        crops = open_crops(setting.crops, "train")
-        split = setting.index("train").assign(Fold=folds)
+        workspace = Workspace(Path(folder), options.device, options.threads)
+        unpack(options.raw, workspace.crops, channels=3)
+        group, folds = group_and_fold(workspace)
+        crops = open_crops(workspace.crops, "train")
+        split = workspace.index("train").assign(Fold=folds)
         labels = split["Label"].to_numpy()
         resamples = draw_resamples(group, params().evaluate.resamples, params().evaluate.seed)
         print(f"{len(labels):,} crops, {resamples.shape[1]} groups, {options.epochs} epochs on each fold\n")
-        print("| | accuracy | balanced accuracy | accuracy, difference | balanced accuracy, difference |")
-        print("|---|---|---|---|---|", flush=True)
-        before = None
+        rows, before = [], None
         for name in dict.fromkeys([BASE, *(options.changes or CHANGES)]):
-            probabilities = hold_out_each(name, crops, split, options.epochs, setting)
-            print(describe(name, labels, probabilities, before, group, resamples), flush=True)
+            probabilities = hold_out_each(name, crops, split, options.epochs, workspace)
+            rows.append(describe(name, labels, probabilities, before, group, resamples))
+            print(", ".join(rows[-1]), file=sys.stderr)  # what is known so far
             before = probabilities if before is None else before
+    print(markdown_table(["", *(f"{title}{what}" for what in ("", ", difference") for title in TITLES)], rows))
 
 
-def hold_out_each(name: str, crops: np.ndarray, split: pd.DataFrame, epochs: int, setting: Setting) -> np.ndarray:
+def hold_out_each(name: str, crops: np.ndarray, split: pd.DataFrame, epochs: int, workspace: Workspace) -> np.ndarray:
     """Return probabilities (N, K) of each crop by the network that its fold was held out of.
 
     split: Label and Fold of each of `crops`
     """
-    change, device = CHANGES[name], choose_device(setting.device, setting.threads)
+    change, device = CHANGES[name], choose_device(workspace.device, workspace.threads)
     train = params().train.model_copy(update=dict(change.train))
     recipe = Recipe(LR, BATCH_SIZE, epochs, seed=0, ema=0.0, train=train)
     crops = change.prepare(crops)
@@ -181,7 +186,7 @@ def describe(
     before: np.ndarray | None,
     group: np.ndarray,
     resamples: np.ndarray,
-) -> str:
+) -> list[str]:
     """Return a row of the table; before: probabilities without the change."""
     bins = params().evaluate.bins
     scores = score(labels, probabilities, bins) | score_intervals(labels, probabilities, group, resamples, bins)
@@ -190,10 +195,12 @@ def describe(
         cells += ["", ""]
     else:
         predicted = {"before": before.argmax(axis=1), "after": probabilities.argmax(axis=1)}
-        found = compare(labels, predicted, group, resamples)
-        differences = [f"{m}_difference" for m in METRICS]
-        cells += [f"{found[d]:+.3f} [{found[d + '_low']:+.3f}, {found[d + '_high']:+.3f}]" for d in differences]
-    return "| " + " | ".join([name, *cells]) + " |"
+        differences = compare(labels, predicted, group, resamples)
+        names = [f"{metric}_difference" for metric in METRICS]
+        cells += [
+            f"{differences[d]:+.3f} [{differences[d + '_low']:+.3f}, {differences[d + '_high']:+.3f}]" for d in names
+        ]
+    return [name, *cells]
 
 
 if __name__ == "__main__":
