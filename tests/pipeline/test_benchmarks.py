@@ -26,7 +26,8 @@ def test_the_benchmark_prints_a_table_of_what_was_asked_for(tmp_path: Path) -> N
 def test_each_change_is_compared_with_the_parameters_as_they_are(tmp_path: Path) -> None:
     write_sample(tmp_path, Sample(seed=0, train=100, test=4, patients=8))
     changes = "the middle 60 x 60 pixels only", "SimCLR pretraining"
-    command = "-m", "benchmarks.studies.generalisation", "--raw", str(tmp_path), "--epochs", "1", "--threads", "1", *changes
+    options = "--raw", str(tmp_path), "--epochs", "1", "--threads", "1"
+    command = "-m", "benchmarks.studies.generalisation", *options, *changes
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:2] == "| "]
