@@ -13,9 +13,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     Raises:
         ValueError: a row has more or fewer cells than the header.
     """
-    lines = [header, ["---", *["--:"] * (len(header) - 1)]]
+    lines = [_line(header), "|".join(["", "---", *["--:"] * (len(header) - 1), ""])]
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"{len(row)} cells under {len(header)} titles: {row}")
-        lines.append(row)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        lines.append(_line(row))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,8 +1,13 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import pytest
+
+from benchmarks.markdown import markdown_table
+from benchmarks.speed.table import COMPARISONS
 from nuclei.data.synthetic.sample import write_sample
 from nuclei.params import Sample
 from tools.clone import ROOT
@@ -36,3 +41,16 @@ def test_each_change_is_compared_with_the_parameters_as_they_are(tmp_path: Path)
     for row in table[2:]:
         before, after, difference = (float(cell.split()[0]) for cell in (table[1][1], row[1], row[3]))
         assert abs(after - before - difference) < 0.0016  # each is rounded
+
+
+def test_all_that_is_compared_can_be_run() -> None:
+    for comparison in COMPARISONS:
+        for module, name in comparison.implementations():
+            assert name in import_module(f"benchmarks.speed.{module}").IMPLEMENTATIONS
+
+
+def test_a_table_has_its_numbers_on_the_right_and_a_cell_under_every_title() -> None:
+    table = markdown_table(["", "accuracy"], [["cnn", "0.9"]])
+    assert table == "|  | accuracy |\n|---|--:|\n| cnn | 0.9 |"
+    with pytest.raises(ValueError, match="1 cells under 2 titles"):
+        markdown_table(["", "accuracy"], [["cnn"]])
