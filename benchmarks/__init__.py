@@ -1,1 +1,5 @@
-"""The seed's way and ours on the same crops: `uv run python -m benchmarks`, see `--help`. What was tried: NOTES.md."""
+"""This project compared with the notebook that it started from (the baseline), and studies of what raises the scores.
+
+`python -m benchmarks` measures the speed; benchmarks.studies has one program per question. What was tried, and what it
+brought: docs/decisions.md.
+"""

@@ -1,4 +1,4 @@
-"""One measurement, in a process of its own: `python -m benchmarks.measure MODULE WAY FILE`."""
+"""One measurement, in a process of its own: `python -m benchmarks.measure MODULE IMPLEMENTATION REQUEST ANSWER`."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.setting import PROJECT, Setting
+from benchmarks.workspace import PROJECT, Workspace
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """What is timed, all prepared: `run` returns how many units (crops, trial-epochs ...) it worked through.
 
     flop: floating-point operations of one unit, where they are what limits it; notes: go into the results as they are
@@ -30,41 +30,41 @@ class Job:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-Way = Callable[[Setting], Job]
+Implementation = Callable[[Workspace], Workload]
 
 
-def measure(question: str, way: str, setting: Setting) -> dict[str, Any]:
-    """Run `way` of the module benchmarks.<question> once and return its figures.
+def measure(module: str, implementation: str, workspace: Workspace) -> dict[str, Any]:
+    """Run `implementation` of benchmarks.<module> once and return its figures.
 
-    seconds: wall clock; cpu_seconds: of the process and its children; units, flop, notes: see `Job`;
+    seconds: wall clock; cpu_seconds: of the process and its children; units, flop, notes: see `Workload`;
     memory: bytes, how far process and children rose above the bare interpreter (only on Linux). Pages of memory-mapped
     files are not counted: they are the system's to take back.
     """
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder, "request"), Path(folder, "answer")
-        request.write_text(json.dumps(asdict(setting), default=str))
-        command = [sys.executable, "-m", "benchmarks.measure", question, way, str(request), str(answer)]
+        request.write_text(json.dumps(asdict(workspace), default=str))
+        command = [sys.executable, "-m", "benchmarks.measure", module, implementation, str(request), str(answer)]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(
-                f"{question}, {way} exited with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+                f"{module}, {implementation} exited with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
             )
         return json.loads(answer.read_text())
 
 
 def main() -> None:
-    question, way, request, answer = sys.argv[1:]
+    module, implementation, request, answer = sys.argv[1:]
     values = json.loads(Path(request).read_text())
-    setting = Setting(**values | {"folder": Path(values["folder"])})
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # the seed's eight workers
-    ways = import_module(f"benchmarks.{question}").WAYS
+    workspace = Workspace(**values | {"folder": Path(values["folder"])})
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # the baseline's eight workers
+    implementations = import_module(f"benchmarks.{module}").IMPLEMENTATIONS
     with Watch() as watch:
-        job = ways[way](setting)
+        workload = implementations[implementation](workspace)
         cpu, start = _cpu_seconds(), time.perf_counter()
-        units = job.run()
+        units = workload.run()
         seconds, cpu = time.perf_counter() - start, _cpu_seconds() - cpu
-    figures = {"seconds": seconds, "cpu_seconds": cpu, "units": units, "flop": job.flop, "memory": watch.risen}
-    Path(answer).write_text(json.dumps(figures | {"notes": job.notes}))
+    figures = {"seconds": seconds, "cpu_seconds": cpu, "units": units, "flop": workload.flop, "memory": watch.risen}
+    Path(answer).write_text(json.dumps(figures | {"notes": workload.notes}))
 
 
 def _cpu_seconds() -> float:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from nuclei.explanation.explain.explain import explain
 
 from nuclei.crops import open_crops, roles
 from nuclei.device import Compute
 from nuclei.errors import run
 from nuclei.explanation.examples import choose
+from nuclei.explanation.explain import explain
 from nuclei.explanation.faithfulness import average, metrics, pick, score_models
 from nuclei.explanation.gallery import plot_attributions
 from nuclei.explanation.segmentation import centre_nucleus

@@ -179,7 +179,7 @@ def test_where_nothing_can_be_written_that_is_said_before_any_work(words, model,
 
 def test_export_without_its_extra_names_it(model, tmp_path, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "nuclei.export", raising=False)
+    monkeypatch.delitem(sys.modules, "nuclei.inference.onnx", raising=False)
     code, _, errors = run("export", model, tmp_path / "model.onnx")
     assert code == 1
     assert errors == "error: nuclei export needs ONNX and ONNX Runtime: pip install -e '.[onnx]'\n"

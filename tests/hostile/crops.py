@@ -4,8 +4,8 @@ import gzip
 import struct
 import zlib
 
-from crafted import GREY, PALETTE, PIXELS, PNGS, RGB, RGB_ALPHA, chunk, crop, header, noise, png
 from hostile.outcomes import Accepted, Cases, Refused
+from raw_files import GREY, PALETTE, PIXELS, PNGS, RGB, RGB_ALPHA, chunk, crop, header, noise, png
 
 SMALL = PIXELS[3].astype("u2")
 START, IEND = PNGS[3][:8], chunk(b"IEND", b"")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from conftest import ROOT
 from hostile.outcomes import Accepted, Cases, Refused
+
+from tools.clone import ROOT
 
 GOOD = (ROOT / "params.yaml").read_text()
 ALIAS = ": an alias: write out what it stands for): correct it"

@@ -4,8 +4,8 @@ import os
 import zlib
 from pathlib import Path
 
-from crafted import EXAMPLE_CSV, GROUPS, TRAIN_CSV, Change, edit, groups, write
 from hostile.outcomes import Accepted, Cases, Refused
+from raw_files import EXAMPLE_CSV, GROUPS, TRAIN_CSV, Change, edit, groups, write
 
 HEADER, ROWS = TRAIN_CSV.split("\n", 1)
 NOT_UTF8 = Refused("train.csv: not UTF-8 at byte ")

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from crafted import EXAMPLE_CSV, MEMBERS, PNGS, TRAIN_CSV, Change, both, edit, entry, members, renamed, special, write
 from hostile.outcomes import Accepted, Cases, Refused
+from raw_files import EXAMPLE_CSV, MEMBERS, PNGS, TRAIN_CSV, Change, both, edit, entry, members, renamed, special, write
 
 STORED, DEFLATED = 0, 8
 MEMBER = "train.zip, member 'train/3.png': "

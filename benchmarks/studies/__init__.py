@@ -1,0 +1,1 @@
+"""Longer experiments, each a program: accuracy, generalisation, cluster_scaling."""

@@ -1,0 +1,114 @@
+"""What a second node brings: `python -m benchmarks.studies.cluster_scaling`. See docs/cluster.md.
+
+Two Ray nodes of one CPU each, on this machine, that talk over the network interface. One is there all the time, the
+other comes and goes, so that the measurements with one and with two take turns.
+"""
+
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+# Read when Ray is imported.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+
+# isort: split
+import numpy as np
+from nuclei.training.distributed import fit_anywhere
+from ray.cluster_utils import Cluster
+from tqdm import tqdm
+
+from benchmarks.markdown import markdown_table
+from benchmarks.speed.training import BATCH_SIZE, SHAPES, recipe
+from benchmarks.workspace import params
+from nuclei.cluster import BLOCK, map_crops, ray_cluster
+from nuclei.crops import LabelledCrops
+from nuclei.device import Compute
+from nuclei.models.networks import build
+from nuclei.models.predict import predict_logits
+from nuclei.training.tuning import search
+
+REPEATS = 3
+PREDICTED = 4 * BLOCK  # crops
+TRAINED = 4 * BATCH_SIZE  # crops
+EPOCHS = 3  # the first is not timed: Ray starts its processes
+SEARCHED = 16 * BATCH_SIZE  # crops
+TRIALS = 4
+
+
+def noise(n: int) -> LabelledCrops:
+    """Noise: nothing here depends on what a crop shows."""
+    rng = np.random.default_rng(0)
+    return LabelledCrops(rng.integers(0, 256, (n, 100, 100, 3), np.uint8), np.arange(n) % 4)
+
+
+def predict(place: Compute) -> float:
+    function = partial(predict_logits, build(SHAPES["resnet"], seed=0), precision=params().train.precision)
+    crops = noise(PREDICTED).crops
+    return seconds(lambda: map_crops(function, [crops], place))
+
+
+def train(place: Compute) -> float:
+    epochs = fit_anywhere(build(SHAPES["resnet"], seed=0), noise(TRAINED), None, recipe(EPOCHS), place)
+    next(epochs)
+    return seconds(lambda: list(epochs))
+
+
+def tune(crops: int, place: Compute) -> float:
+    settings = params().tune.model_copy(update={"trials": TRIALS, "epochs": [1], "batch_size": [BATCH_SIZE]})
+    shapes, train, validation = {"cnn": SHAPES["cnn"]}, noise(crops), noise(8)
+    with tempfile.TemporaryDirectory() as kept, redirect_stdout(sys.stderr):
+        return seconds(
+            lambda: search(shapes, {}, train, validation, params().train, settings, place.device, Path(kept))
+        )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+WORK = {
+    f"predict {PREDICTED:,} crops, ResNet18": predict,
+    f"train {EPOCHS - 1} epochs of {TRAINED} crops, ResNet18": train,
+    f"search, {TRIALS} trials of {SEARCHED:,} crops, CNN": partial(tune, SEARCHED),
+    f"search, {TRIALS} trials of next to nothing": partial(tune, 8),
+}
+
+
+def main() -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    os.environ["RAY_ADDRESS"] = cluster.address
+    times: dict[str, dict[int, list[float]]] = {name: defaultdict(list) for name in WORK}
+    try:
+        with ray_cluster():
+            for _ in tqdm(range(REPEATS), unit="round"):
+                for nodes in (1, 2):
+                    other = cluster.add_node(num_cpus=1) if nodes == 2 else None
+                    cluster.wait_for_nodes()
+                    place = Compute("cpu", threads=1, workers=nodes)
+                    predict(place)  # starts the workers
+                    for name, work in WORK.items():
+                        times[name][nodes].append(work(place))
+                cluster.remove_node(other)
+    finally:
+        cluster.shutdown()
+    print(markdown_table(["", "1 node", "2 nodes", "faster", "efficiency"], map(describe, times, times.values())))
+
+
+def describe(name: str, seconds_of_nodes: dict[int, list[float]]) -> list[str]:
+    """Return a row of the table."""
+    before, after = median(seconds_of_nodes[1]), median(seconds_of_nodes[2])
+    return [name, f"{before:.1f} s", f"{after:.1f} s", f"{before / after:.2f}", f"{before / after / 2:.0%}"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+import platform
+
+import pytest
+import torch
+
+from nuclei.device import autocast, computes_bfloat16, describe_environment, setup_device
+from nuclei.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def restored_settings():
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_device_computes_repeatably_with_the_threads_asked_for(threads):
+    assert setup_device("cpu", threads) == CPU
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()  # twice the time on a CPU, for nothing
+
+
+def test_auto_takes_the_best_device_there_is():
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = setup_device("auto", 1)
+    assert device.type == best
+    torch.ones(1, device=device)
+
+
+@pytest.mark.parametrize(
+    ("name", "there"), [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
+)
+def test_a_device_that_is_not_there_is_named(name, there):
+    if there:
+        pytest.skip(f"{name} is there")
+    with pytest.raises(InputError, match=f"device: .*{name}"):
+        setup_device(name, 1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("auto", torch.bfloat16 if computes_bfloat16(CPU) else torch.float32),
+    ],
+)
+def test_precision_is_that_of_matrix_products(precision, dtype):
+    with autocast(CPU, precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_autocast_ends_with_its_block():
+    with autocast(CPU, "bfloat16"), autocast(CPU, "float32"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_the_environment_names_what_numbers_depend_on_and_nothing_that_changes():
+    found = describe_environment(torch.device("cpu"), 2, "float32")
+    assert found == describe_environment(torch.device("cpu"), 2, "float32")
+    assert (found["device"], found["threads"], found["precision"]) == ("cpu", 2, "float32")
+    assert found["python"] == platform.python_version()
+    assert found["packages"]["torch"] == torch.__version__
+    assert "scikit-learn" in found["packages"] and "pytest" not in found["packages"]
+    assert describe_environment(torch.device("cpu"), 2, "bfloat16")["precision"] == "bfloat16"

@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from nuclei.errors import InputError
+from nuclei.models.networks import ResNet18, SmallCNN, build, load_pretrained
+from nuclei.params import load_params
+from nuclei.task import CLASSES
+
+TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
+SHAPES = [
+    TINY,
+    SmallCNN(channels=1, filters=(4, 4, 8, 8), widths=(16, 8), dropout=0.0),
+    *(ResNet18(channels, stem) for channels in (1, 3) for stem in ("pretrained", "no_pool", "small")),
+]
+
+
+def inputs(channels, n=2):
+    return torch.randn(n, channels, 100, 100, generator=torch.Generator().manual_seed(0))
+
+
+def imagenet_like(num_classes=1000):
+    """What torchvision's file holds: no counts of batches, a thousand classes, statistics away from their start."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = torchvision.models.resnet18(num_classes=num_classes)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    return {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return imagenet_like()
+
+
+def test_the_cnn_stays_small_at_the_largest_widths():
+    params = load_params(Path("params.yaml"))
+    widest = max(params.tune.widths)
+    network = build(SmallCNN(3, tuple(params.cnn.filters), (widest, widest), params.cnn.dropout), seed=0)
+    assert sum(parameter.numel() for parameter in network.parameters()) < 1_500_000
+
+
+def test_the_cnn_has_four_convolutions_and_two_wide_layers():
+    network = build(SmallCNN(3, (4, 6, 8, 10), (12, 14), 0.3), seed=0)
+    assert [m.out_channels for m in network.modules() if isinstance(m, torch.nn.Conv2d)] == [4, 6, 8, 10]
+    assert [m.out_features for m in network.modules() if isinstance(m, torch.nn.Linear)] == [12, 14, len(CLASSES)]
+    assert [m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)] == [0.3]
+
+
+@pytest.mark.parametrize("shape", [TINY, ResNet18(1, "pretrained")], ids=str)
+def test_the_seed_alone_chooses_the_first_weights(shape):
+    torch.manual_seed(5)
+    first = build(shape, seed=3).state_dict()
+    drawn = torch.rand(1)
+    torch.manual_seed(6)
+    again, other = build(shape, seed=3).state_dict(), build(shape, seed=4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), drawn)  # building takes nothing from the caller's random numbers
+
+
+@pytest.mark.parametrize("stem", ["pretrained", "no_pool"])
+def test_pretrained_weights_are_kept_in_every_layer_but_the_last(stem, weights):
+    network = build(ResNet18(3, stem), seed=0)
+    classifier = network.fc.weight.clone()
+    load_pretrained(network, weights)
+    own = network.state_dict()
+    assert all(torch.equal(own[name], weights[name]) for name in weights if not name.startswith("fc."))
+    assert torch.equal(network.fc.weight, classifier)
+
+
+def test_pretrained_weights_of_four_classes_do_not_fill_the_last_layer():
+    network = build(ResNet18(3, "pretrained"), seed=0)
+    classifier = network.fc.weight.clone()
+    load_pretrained(network, imagenet_like(num_classes=4))
+    assert torch.equal(network.fc.weight, classifier)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_small_stem_keeps_its_own_first_convolution(channels, weights):
+    network = build(ResNet18(channels, "small"), seed=0)
+    first = network.conv1.weight.clone()
+    load_pretrained(network, weights)
+    assert torch.equal(network.conv1.weight, first)
+    assert torch.equal(network.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize("stem", ["pretrained", "no_pool"])
+def test_a_grey_stem_answers_as_the_coloured_one_does_to_grey(stem, weights):
+    coloured, grey = build(ResNet18(3, stem), seed=0), build(ResNet18(1, stem), seed=0)
+    for network in (coloured, grey):
+        load_pretrained(network, weights)
+        network.eval()
+    grey.fc.load_state_dict(coloured.fc.state_dict())
+    with torch.inference_mode():
+        expected = coloured(inputs(1).expand(-1, 3, -1, -1))
+        torch.testing.assert_close(grey(inputs(1)), expected, rtol=1e-3, atol=1e-4)
+    assert expected.std() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", ["conv1.weight", "bn1.running_mean", "layer2.0.downsample.0.weight", "layer4.1.bn2.bias"]
+)
+def test_pretrained_weights_that_lack_a_layer_are_refused(name, weights):
+    rest = {other: value for other, value in weights.items() if other != name}
+    with pytest.raises(InputError, match=name):
+        load_pretrained(build(ResNet18(3, "pretrained"), seed=0), rest)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["conv1.weight", "layer3.1.conv2.weight"])
+def test_pretrained_weights_of_another_shape_are_refused(channels, name, weights):
+    network = build(ResNet18(channels, "pretrained"), seed=0)
+    before = {other: value.clone() for other, value in network.state_dict().items()}
+    with pytest.raises(InputError, match=name):
+        load_pretrained(network, weights | {name: torch.zeros(8, 3, 2, 2)})
+    assert all(torch.equal(value, before[other]) for other, value in network.state_dict().items())

@@ -1,0 +1,98 @@
+"""A tiny `dvc repro` that is interrupted three times, against one that was left alone."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tools.certificate import certify
+from tools.clone import clone_project
+from tools.interruptions import Repro, leftovers
+
+VICTIMS = {  # who is hit once that file of data/.resume is written
+    "Ctrl-C": "tune/trials.safetensors",
+    "dvc": "train_cnn/training.safetensors",
+    "stage": "train_resnet/training.safetensors",
+}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> SimpleNamespace:
+    """The clone, what was seen at each interruption, at a `dvc repro` beside another one, and at the last one."""
+    folder = tmp_path_factory.mktemp("interrupted") / "project"
+    folder.mkdir()
+    clone, hits, second = clone_project(folder), {}, None
+    for victim, file in VICTIMS.items():
+        with Repro(clone) as run:
+            if victim == "Ctrl-C":
+                run.wait_until(lambda run=run: "Running stage 'tune'" in run.output)
+                second = clone.run("dvc", "repro", check=False)
+            at_work = run.wait_until(lambda run=run, file=file: (folder / "data/.resume" / file).exists() and run.stage)
+            assert at_work, run.output
+            stage, _ = at_work
+            left = run.interrupt(victim)
+            hits[victim] = SimpleNamespace(
+                dvc=run.dvc.pid, stage=stage.pid, left=left, output=run.output, files=leftovers(folder)
+            )
+    return SimpleNamespace(clone=clone, hits=hits, second=second, last=clone.run("dvc", "repro"))
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_no_process_is_left(seen, victim):
+    assert seen.hits[victim].left == []
+
+
+def test_ctrl_c_ends_with_one_line_and_leaves_neither_half_a_file_nor_a_trace_of_ray(seen):
+    hit = seen.hits["Ctrl-C"]
+    assert "error: interrupted\n" in hit.output and "Traceback" not in hit.output
+    assert hit.files == []
+    assert not list(Path("/tmp/ray").glob(f"session_*_{hit.stage}"))
+
+
+def test_a_dvc_beside_another_one_says_who_is_at_work(seen):
+    assert seen.second.returncode == 255
+    assert f"(PID {seen.hits['Ctrl-C'].dvc})" in seen.second.stderr
+
+
+def test_trials_that_were_done_are_not_run_again(seen):
+    before, after = (re.findall(r"(\w+ rung 0 trial \d):", seen.hits[victim].output) for victim in ("Ctrl-C", "dvc"))
+    assert len(before) >= 1 and not set(before) & set(after)
+    assert len(before + after) == 2 * 2
+    assert f"trials that an interrupted run had done: {len(before)}" in seen.hits["dvc"].output
+
+
+@pytest.mark.parametrize(("name", "then"), [("cnn", "stage"), ("resnet", "last")])
+def test_training_goes_on_after_its_last_epoch(seen, name, then):
+    output = seen.last.stdout if then == "last" else seen.hits[then].output
+    done, epochs = map(int, re.search(rf"{name}: goes on after epoch (\d)/(\d) of an interrupted run", output).groups())
+    trained = re.findall(rf"{name}: epoch (\d)/\d", output)
+    assert list(map(int, trained)) == list(range(done + 1, epochs + 1))
+
+
+def test_what_was_kept_goes_when_a_stage_ends_well(seen):
+    assert list((seen.clone.path / "data/.resume").iterdir()) == []
+
+
+def test_two_clones_get_the_same_bytes_though_one_was_interrupted(seen, finished):
+    certificate = certify(finished, seen.clone)
+    assert certificate["different"] == []
+    assert {"dvc.lock", "data/models/cnn.safetensors", "reports/trials.png"} <= certificate["files"].keys()
+
+
+def test_the_certificate_says_what_differs_and_where_it_was_made(seen, finished):
+    table = seen.clone.path / "reports/metrics_cnn.json"
+    original = table.read_text()
+    table.write_text(original.replace("0", "1", 1))
+    (seen.clone.path / "reports/new.json").write_text("{}")
+    try:
+        certificate = certify(finished, seen.clone)
+    finally:
+        table.write_text(original)
+        (seen.clone.path / "reports/new.json").unlink()
+    assert certificate["different"] == ["reports/metrics_cnn.json", "reports/new.json"]
+    environment = certificate["environment"]
+    assert environment["threads"] == 2 and environment["processor"]
+    assert {"torch", "sympy", "pillow"} <= environment["packages"].keys()  # sympy: what PyTorch asks for
+    assert json.loads(json.dumps(certificate)) == certificate
