@@ -11,9 +11,10 @@ from scipy.ndimage import gaussian_filter
 
 LEAST_DENSITY = 0.15  # Macenko et al.: paler pixels are background, whose colour is noise
 LEAST_PIXELS = 200  # of tissue; fewer tell no stain
-LEAST_ANGLE = 0.02  # radians between two stains; below it there is only one
-CROPS_PER_GROUP = 16
-MOST_GROUPS = 200
+LEAST_ANGLE = 0.25  # radians, half of what is usual between haematoxylin and eosin; below it there is only one stain
+MOST_GROUPS = 100  # measured, the largest ones
+FEWEST_CROPS, MOST_CROPS = 4, 16  # of a group that is measured
+STRIDE = 3  # pixels: every third one of each third line is measured
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,15 @@ def restainings(crops: np.ndarray, groups: np.ndarray, quantiles: Sequence[float
         quantiles: in [0, 1], the severities; 1 is the most unusual group, often one of few or odd pixels.
 
     Returns:
-        A corruption per quantile; none where fewer than two groups have enough tissue.
+        A corruption per quantile; none where fewer than two groups of four crops or more have enough tissue.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    largest = np.argsort(-sizes, kind="stable")[:MOST_GROUPS]
+    largest = [number for number in np.argsort(-sizes, kind="stable")[:MOST_GROUPS] if sizes[number] >= FEWEST_CROPS]
     rows = [np.flatnonzero(group == number) for number in largest]
-    samples = [np.asarray(crops[row[:: -(-len(row) // CROPS_PER_GROUP)]]) for row in rows]
-    common = stain_vectors(np.concatenate(samples))
+    samples = [crops[row[:: -(-len(row) // MOST_CROPS)], ::STRIDE, ::STRIDE] for row in rows]
     measured = [stains for stains in map(stain_vectors, samples) if stains is not None]
-    if common is None or len(measured) < 2:
+    common = stain_vectors(np.concatenate(samples)) if len(measured) > 1 else None
+    if common is None:
         return []
     measured.sort(key=lambda stains: float(((stains - common) ** 2).sum()))
     return [
