@@ -11,9 +11,10 @@ from scipy.ndimage import gaussian_filter
 
 LEAST_DENSITY = 0.15  # Macenko et al.: paler pixels are background, whose colour is noise
 LEAST_PIXELS = 200  # of tissue; fewer tell no stain
-LEAST_ANGLE = 0.25  # radians, half of what is usual between haematoxylin and eosin; below it there is only one stain
+LEAST_ANGLE = 0.15  # radians, half of what is usual between measured stains; below it there is only one stain
+MOST_TURN = 0.2  # radians from the common stain: what is farther off is measured on tissue that has not got both
 MOST_GROUPS = 100  # measured, the largest ones
-FEWEST_CROPS, MOST_CROPS = 4, 16  # of a group that is measured
+FEWEST_CROPS, MOST_CROPS = 16, 32  # of a group that is measured
 STRIDE = 3  # pixels: every third one of each third line is measured
 
 
@@ -90,24 +91,26 @@ def lose_resolution(crops: np.ndarray, factor: float) -> np.ndarray:
 def restainings(crops: np.ndarray, groups: np.ndarray, quantiles: Sequence[float]) -> list[Corruption]:
     """Return corruptions "stain": the crops as if stained as those of another group are.
 
-    The stains of each group are measured, and those of all crops together; the groups are sorted by how far theirs are
-    from these. A corruption turns the common stains into those of the group at a quantile of that order.
+    The stains of each group are measured, and those of all groups together; the groups are sorted by how far theirs are
+    from these. A corruption turns the common stains into those of the group at a quantile of that order. Groups that
+    seem to be stained in quite another way are left out: those measured on one kind of tissue look so.
 
     Args:
         crops: uint8 (N, H, W, C), may be memory-mapped.
         groups: (N,), any values that can be sorted: patients, slides or tiles.
-        quantiles: in [0, 1], the severities; 1 is the most unusual group, often one of few or odd pixels.
+        quantiles: in [0, 1], the severities; 1 is the most unusual group.
 
     Returns:
-        A corruption per quantile; none where fewer than two groups of four crops or more have enough tissue.
+        A corruption per quantile; none where fewer than two groups have 16 crops or more and tissue of both stains.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     largest = [number for number in np.argsort(-sizes, kind="stable")[:MOST_GROUPS] if sizes[number] >= FEWEST_CROPS]
     rows = [np.flatnonzero(group == number) for number in largest]
     samples = [crops[row[:: -(-len(row) // MOST_CROPS)], ::STRIDE, ::STRIDE] for row in rows]
     measured = [stains for stains in map(stain_vectors, samples) if stains is not None]
-    common = stain_vectors(np.concatenate(samples)) if len(measured) > 1 else None
-    if common is None:
+    common = stain_vectors(np.concatenate(samples)) if measured else None
+    measured = [stains for stains in measured if common is not None and _angles(stains, common).max() < MOST_TURN]
+    if len(measured) < 2:
         return []
     measured.sort(key=lambda stains: float(((stains - common) ** 2).sum()))
     return [
@@ -129,7 +132,7 @@ def stain_vectors(crops: np.ndarray) -> np.ndarray | None:
     Source: Macenko et al. 2009, "A method for normalizing histology slides for quantitative analysis".
     """
     density = _densities()[crops.reshape(-1, crops.shape[-1])].astype(np.float64)
-    density = density[density.mean(axis=1) > LEAST_DENSITY]  # in all channels would leave out pure eosin
+    density = density[(density > LEAST_DENSITY).all(axis=1)]
     if len(density) < LEAST_PIXELS:
         return None
     if density.shape[1] == 1:
@@ -153,6 +156,12 @@ def restain(crops: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.nda
     """
     mixing = np.linalg.solve(_completed(source), _completed(target)).astype(np.float32)
     return _levels(256 * np.exp(-(_densities()[crops] @ mixing)) - 1)
+
+
+def _angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the angle between each two rows, radians."""
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.arccos(((first * second).sum(axis=1) / lengths).clip(-1, 1))
 
 
 def _completed(stains: np.ndarray) -> np.ndarray:

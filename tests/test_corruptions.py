@@ -28,7 +28,7 @@ def unit(vectors):
 
 
 HE = unit(rgb_from_hed[:2])
-OTHER = unit(np.array([[0.49, 0.77, 0.41], [0.05, 0.84, 0.54]]))
+OTHER = unit(np.array([[0.56, 0.77, 0.33], [0.1, 0.95, 0.25]]))  # some degrees off, as between laboratories
 CROPS = tissue(HE)
 
 
@@ -39,7 +39,9 @@ def every_corruption(crops):
 
 @pytest.mark.parametrize("channels", [3, 1])
 def test_crops_keep_their_form_and_are_not_written(channels):
-    crops = np.stack([CROPS, tissue(OTHER)], axis=1).reshape(-1, 40, 40, 3)[:, :, :38, :channels].copy()
+    crops = (
+        np.stack([tissue(HE, n=16), tissue(OTHER, n=16)], axis=1).reshape(-1, 40, 40, 3)[:, :, :38, :channels].copy()
+    )
     crops.setflags(write=False)
     before = crops.copy()
     changed = every_corruption(crops)
@@ -58,7 +60,7 @@ def test_the_crops_as_they_are_come_first_and_each_severity_once():
 
 
 def test_each_crop_is_changed_alone():
-    for corruption in every_corruption(tissue(HE, n=8)):
+    for corruption in every_corruption(tissue(HE, n=32)):
         assert np.array_equal(corruption.apply(CROPS)[2:3], corruption.apply(CROPS[2:3])), corruption
 
 
@@ -97,8 +99,9 @@ def test_gamma_keeps_black_and_white_and_order():
 @pytest.mark.parametrize("stains", [HE, OTHER])
 def test_stains_are_measured(stains):
     measured = stain_vectors(tissue(stains, n=20))
-    assert np.degrees(np.arccos((unit(measured) * stains).sum(axis=1))).max() < 6
-    assert ((measured > 0.5 * stains) & (measured < 4 * stains + 0.1)).all()  # as dark as the darkest pixels
+    angles = np.degrees(np.arccos((unit(measured) * stains).sum(axis=1)))
+    assert angles.max() < 9  # pale pixels, of pure eosin, are left out
+    assert ((measured > 0.5 * stains) & (measured < 5 * stains + 0.3)).all()  # as dark as the darkest pixels
 
 
 def test_crops_are_stained_as_those_of_the_other_group():
@@ -115,13 +118,13 @@ def test_the_same_stain_changes_nothing():
 
 
 def test_a_severe_restaining_is_that_of_the_most_unusual_group():
-    strengths = (*np.linspace(1, 1.1, 8), 2)
-    crops = np.concatenate([tissue(strength * HE, seed=seed) for seed, strength in enumerate(strengths)])
-    mild, severe = restainings(crops, np.repeat(list("abcdefghi"), 6), (0.0, 1.0))
+    strengths = (*np.linspace(1, 1.1, 8), 0.4)
+    crops = np.concatenate([tissue(strength * HE, n=16, seed=seed) for seed, strength in enumerate(strengths)])
+    mild, severe = restainings(crops, np.repeat(list("abcdefghi"), 16), (0.0, 1.0))
     assert (mild.name, mild.severity, severe.severity) == ("stain", 0, 1)
     change = [np.abs(corruption.apply(crops).astype(int) - crops).mean() for corruption in (mild, severe)]
     assert change[0] < change[1] / 2
-    assert severe.apply(crops).mean() < crops.mean()  # darker
+    assert severe.apply(crops).mean() > crops.mean() + 10  # paler
 
 
 @pytest.mark.parametrize("channels", [3, 1])
@@ -129,13 +132,23 @@ def test_groups_without_tissue_have_no_stain(channels):
     white = np.full((4, 60, 60, channels), 250, np.uint8)
     assert stain_vectors(white) is None
     assert restainings(white, np.zeros(4), (0.5, 1.0)) == []
-    grown = np.concatenate([white, tissue(HE, side=60)[..., :channels]])
-    assert restainings(grown, np.r_[0, 0, 0, 0, np.ones(6)], (1.0,)) == []  # one group with tissue is no other one
+    grown = np.concatenate([np.repeat(white, 4, axis=0), tissue(HE, n=16, side=60)[..., :channels]])
+    assert restainings(grown, np.repeat([0, 1], 16), (1.0,)) == []  # one group with tissue is no other one
 
 
-def test_single_crops_are_no_groups_to_measure_stains_of():
-    assert restainings(CROPS, np.arange(len(CROPS)), (0.5,)) == []
-    assert len(restainings(tissue(HE, n=8), np.arange(8) % 2, (0.5,))) == 1
+def test_stains_are_measured_of_groups_with_enough_tissue_of_both():
+    both, other = tissue(HE, n=32), tissue(HE[[0, 0]], n=16)
+    assert restainings(both, np.arange(32), (0.5,)) == []
+    assert len(restainings(both, np.arange(32) % 2, (0.5,))) == 1
+    assert restainings(np.concatenate([both, other]), np.repeat([0, 1], (32, 16)), (0.5,)) == []
+
+
+def test_a_group_stained_in_quite_another_way_is_left_out():
+    swapped = tissue(HE @ np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0.0]]), n=16)  # red for blue
+    crops = np.concatenate([tissue(HE, n=64), tissue(OTHER, n=16), swapped])
+    usual, unusual = restainings(crops, np.repeat(range(6), 16), (0.0, 1.0))
+    change = [np.abs(corruption.apply(CROPS).astype(int) - CROPS).mean() for corruption in (usual, unusual)]
+    assert change[0] < change[1] < 15
 
 
 def test_crops_of_a_single_colour_have_no_two_stains():
