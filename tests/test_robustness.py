@@ -9,6 +9,7 @@ from torch import nn
 from nuclei.corruptions import Corruption, corruptions
 from nuclei.predict import predict_logits
 from nuclei.robustness import BATCH, predict_under, score_under, stain_corruptions
+from nuclei.robustness_plots import plot_corruptions
 
 
 def stained(strengths):
@@ -79,3 +80,15 @@ def test_memory_mapped_crops_are_not_written(tmp_path):
     first, second = (predict_under(PREDICT, crops, changes) for crops in (mapped, CROPS))
     assert np.array_equal(first, second)
     assert np.array_equal(np.load(tmp_path / "crops.npy"), CROPS)
+
+
+def test_each_corruption_is_drawn_with_its_scores():
+    changes = [*corruptions({"jpeg": (90, 30), "blur": (1.0,), "resolution": (2.0,)}), *stain_corruptions([0.1, 6.0])]
+    table = score_under(LABELS, predict_under(PREDICT, CROPS, changes), changes)
+    figure = plot_corruptions({"cnn": table, "resnet": table})
+    panels = [ax for ax in figure.axes if ax.axison]
+    labels = ["JPEG: quality", "blur: standard deviation, pixels", "resolution: pixels times as large"]
+    assert [ax.get_xlabel() for ax in panels[:3]] == labels and len(panels) == 5
+    accuracy = panels[3].get_lines()[0]
+    assert accuracy.get_xdata().tolist() == [0.1, 6] and accuracy.get_ydata().tolist() == [0.75, 0.25]
+    assert panels[0].get_lines()[0].get_xdata().tolist() == [30, 90]
