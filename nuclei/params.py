@@ -22,6 +22,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 BatchSize = Annotated[int, Field(ge=2, le=4096)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
+Severities = Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(max_length=100)]
 ModelName = Literal["cnn", "resnet"]
 
 
@@ -144,7 +145,16 @@ class Evaluate(Section):
 
 
 class Robustness(Section):
-    factors: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=100)]  # of a stain
+    """What held-out crops are changed by; every value is a condition in which all of them are predicted again."""
+
+    seed: Seed
+    crops: Annotated[int, Field(ge=1, le=1_000_000)]  # drawn at random from the held-out folds
+    factors: Severities  # how many times as strong haematoxylin, and eosin, are
+    blur: Severities  # standard deviation, pixels
+    jpeg: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length=100)]  # quality
+    gamma: Severities
+    resolution: Severities  # how many times as large pixels are
+    stains: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=100)]  # quantile of other groups'
 
 
 class Review(Section):

@@ -1,31 +1,26 @@
-"""Score both networks on held-out crops with stronger and weaker stains."""
+"""Score all networks on held-out crops with other stains, blur, compression: what training did not use."""
 
 from pathlib import Path
 
-from nuclei.crops import open_crops, roles, select
-from nuclei.device import setup_device
+from nuclei.crops import open_folds
+from nuclei.device import Compute
 from nuclei.errors import run
-from nuclei.evaluation.robustness import stain_shift
-from nuclei.figures import save_figure
-from nuclei.files import read_csv, write_csv
-from nuclei.models.checkpoint import load_model
+from nuclei.evaluation.robustness import score_robustness
+from nuclei.files import write_csv
+from nuclei.models.checkpoint import load_models
 from nuclei.params import load_params
-from nuclei.report.curves import plot_robustness
+from nuclei.task import NETWORKS
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    split = read_csv(Path("data/split.csv"))
-    holdout = select(open_crops(Path("data/crops"), "train"), split, roles(params.split.folds).holdout)
-    device = setup_device(params.device, params.threads)
-    tables = {}
-    for name in ("cnn", "resnet"):
-        network = load_model(Path(f"data/models/{name}.safetensors")).network.to(device)
-        tables[name] = stain_shift(
-            network, holdout.crops, holdout.labels, params.robustness.factors, device, params.train.precision
-        )
-        write_csv(Path(f"reports/robustness_{name}.csv"), tables[name])
-    save_figure(plot_robustness(tables), Path("reports/robustness.png"))
+    crops = open_folds(Path("data/crops"), Path("data/split.csv"))
+    compute = Compute(params.device, params.threads)
+
+    for name in NETWORKS:
+        models = load_models(Path(f"data/models/{name}"), "folds")
+        scores = score_robustness(models, crops, params.robustness, compute, params.train.precision)
+        write_csv(Path(f"reports/robustness/scores_{name}.csv"), scores)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,17 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from nuclei.figures import COLOURS, LINE_COLOURS
 from nuclei.task import TITLES, method_title
 
+SEVERITIES = {  # what the severity of a corruption is
+    "blur": "blur: standard deviation, pixels",
+    "jpeg": "JPEG: quality",
+    "gamma": "gamma",
+    "resolution": "resolution: pixels times as large",
+    "stain": "stain of another group: quantile",
+    "haematoxylin": "haematoxylin, times as strong",
+    "eosin": "eosin, times as strong",
+}
+PANELS = 4  # per row
+
 
 def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     """Draw two confusion matrices per network: crops, and shares of each true class.
@@ -99,6 +110,34 @@ def plot_selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
     ax.set(xlabel="fraction of crops classified, the most confident first", ylabel="accuracy on these", xlim=(0, 1))
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_robustness(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw accuracy (solid) and balanced accuracy (dotted) against severity, one panel per corruption.
+
+    Args:
+        tables: By network, of `score_under`, all of the same corruptions; thin lines: the crops as they are ("none").
+    """
+    names = [name for name in next(iter(tables.values()))["corruption"].unique() if name != "none"]
+    rows = -(-len(names) // PANELS)
+    figure = Figure(figsize=(3.2 * min(PANELS, len(names)), 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, min(PANELS, len(names)), sharey=True, squeeze=False).flat
+    for ax in axes[len(names) :]:
+        ax.set_axis_off()
+    for ax, name in zip(axes, names, strict=False):
+        for model, table in tables.items():
+            part = table[table["corruption"] == name].sort_values("severity")
+            clean = table[table["corruption"] == "none"]
+            for metric, line in (("accuracy", "-"), ("balanced_accuracy", ":")):
+                label = f"{TITLES[model]}, {metric.replace('_', ' ')}"
+                ax.plot(part["severity"], part[metric], color=COLOURS[model], linestyle=line, marker=".", label=label)
+                for value in clean[metric]:
+                    ax.axhline(value, color=COLOURS[model], linestyle=line, linewidth=0.5)
+        ax.set(xlabel=SEVERITIES[name], ylim=(0, 1.02))
+        ax.set_xticks(part["severity"], [f"{severity:g}" for severity in part["severity"]])
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, loc="lower left", fontsize=7)
     return figure
 
 
