@@ -37,6 +37,10 @@ class SmallCNN:
         if not (all(sizes) and 0 <= self.dropout < 1):
             raise ValueError("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths and a dropout below 1")
 
+    def cam_layer(self, network: nn.Module) -> nn.Module:
+        """Return the layer of `network` whose feature maps LayerCAM weighs: 8 pixels per cell, a third of a nucleus."""
+        return network[10]  # what the third convolution leaves, before it is pooled
+
 
 @dataclass(frozen=True)
 class ResNet18:
@@ -53,6 +57,10 @@ class ResNet18:
     def __post_init__(self) -> None:
         if self.channels not in MEAN or self.stem not in ("pretrained", "no_pool", "small"):
             raise ValueError("a ResNet18 has 1 or 3 channels and a stem that is pretrained, no_pool or small")
+
+    def cam_layer(self, network: nn.Module) -> nn.Module:
+        """Return the layer of `network` whose feature maps LayerCAM weighs: at most 8 pixels per cell."""
+        return network.layer2 if self.stem == "pretrained" else network.layer3
 
 
 Architecture = SmallCNN | ResNet18
