@@ -81,9 +81,7 @@ def methods(settings: Explain, precision: str, colours: np.ndarray) -> dict[str,
     """
     available: dict[str, dict[str, Method]] = {
         "occlusion": {
-            f"occlusion_{item.window}": partial(
-                occlusion, window=item.window, stride=item.stride, precision=precision
-            )
+            f"occlusion_{item.window}": partial(occlusion, window=item.window, stride=item.stride, precision=precision)
             for item in settings.occlusion
         },
         "integrated_gradients": {
@@ -301,9 +299,7 @@ def gradient_shap(
     return torch.cat(maps).detach().sum(dim=1)
 
 
-def layer_cam(
-    network: Explainable, inputs: Tensor, baselines: Tensor, targets: Tensor, seeds: Sequence[int]
-) -> Tensor:
+def layer_cam(network: Explainable, inputs: Tensor, baselines: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
     """Return the feature maps of `network.cam_layer`, each cell weighted with its own gradient where that is positive.
 
     Grad-CAM weighs a whole feature map with one number, which only suits the last, coarsest layer; this one suits a

@@ -23,6 +23,7 @@ DPI = 144
 COLOURS = {"cnn": "#0072B2", "resnet": "#D55E00"}  # Okabe & Ito's: told apart by colour-blind readers
 
 SIGNED = "PuOr_r"  # purple, white, orange: told apart by colour-blind readers
+NULL_STYLES = {"centre_first": "--", "smooth_random": ":"}  # orders that ask no network
 SMOOTHING = 2  # pixels: finer structure of the gradients does not survive a shift by one pixel
 
 # Okabe & Ito's without black and yellow, RGB; fold k has the colour k modulo 6.
@@ -198,12 +199,17 @@ def plot_attributions(
     maps: Mapping[str, Mapping[str, np.ndarray]],
     captions: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """Draw a row a crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
+    """Draw a row per crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
 
-    crops: uint8 (N, H, W, C); nuclei: bool (N, H, W); titles: N; maps: float (N, H, W) a model and method;
-    captions: N a model, what it says of each crop. Purple speaks against that, orange for it, and the stronger it is,
-    the more it covers. Each map is smoothed over SMOOTHING pixels and on its own scale, whose end is written under it.
-    Without crops, a sentence.
+    Purple speaks against what the model says, orange for it, and the stronger it is, the more it covers. Each map is
+    smoothed over SMOOTHING pixels and on its own scale, whose end is written under it. Without crops, a sentence.
+
+    Args:
+        crops: uint8 (N, H, W, C).
+        nuclei: bool (N, H, W).
+        titles: N, of the crops.
+        maps: float (N, H, W) of each model and method.
+        captions: N per model, what it says of each crop as it is.
     """
     count = len(crops)
     if not count:
@@ -242,7 +248,7 @@ def plot_attributions(
             column += 1 + len(own)
     bar = figure.add_axes((0.5 - 1.5 / width, 0.35 / height, 3 / width, 0.12 / height))
     figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=bar, orientation="horizontal", ticks=[-1, 0, 1])
-    bar.set_xticklabels(["against the predicted class", "no effect", "for it"], fontsize=9)
+    bar.set_xticklabels(["against the class above the maps", "no effect", "for it"], fontsize=9)
     return figure
 
 
@@ -255,25 +261,27 @@ def _panel(figure: Figure, place: SubplotSpec, image: np.ndarray, title: str) ->
 
 
 def plot_fill_curves(curves: pd.DataFrame) -> Figure:
-    """Draw the deletion and insertion curves of `score_models`, a row a model, a line a method."""
-    models = list(curves["Model"].unique())
-    figure = Figure(figsize=(10, 3.6 * len(models)), layout="constrained")
-    axes = figure.subplots(len(models), 2, sharex=True, sharey=True, squeeze=False)
+    """Draw the deletion and insertion curves of `score_models`, a row per model, a line per method; nulls are dashed."""
+    models, panels = list(curves["Model"].unique()), list(curves["Curve"].unique())
+    figure = Figure(figsize=(3.4 * len(panels), 3.4 * len(models)), layout="constrained")
+    axes = figure.subplots(len(models), len(panels), sharex=True, sharey=True, squeeze=False)
     for row, model in zip(axes, models, strict=True):
-        for ax, curve in zip(row, ("deletion", "insertion"), strict=True):
-            some = curves[(curves["Model"] == model) & (curves["Curve"] == curve)]
-            for number, (method, line) in enumerate(some.groupby("Method", sort=False)):
-                chance = method == "random_order"
+        for ax, curve in zip(row, panels, strict=True):
+            panel = curves[(curves["Model"] == model) & (curves["Curve"] == curve)]
+            for number, (method, line) in enumerate(panel.groupby("Method", sort=False)):
+                colour, style = ("black", NULL_STYLES[method]) if method in NULL_STYLES else (None, "-")
                 ax.plot(
                     line["Share"],
                     line["Probability"],
-                    color="black" if chance else LINE_COLOURS[(number - 1) % len(LINE_COLOURS)],
-                    linestyle="--" if chance else "-",
+                    color=colour or LINE_COLOURS[number % len(LINE_COLOURS)],
+                    linestyle=style,
                     label=method_title(method),
                 )
-            verb = {"deletion": "hidden", "insertion": "shown"}[curve]
-            ax.set(title=f"{TITLES[model]}: {curve}", xlabel=f"share of the crop that is {verb}, the strongest first")
+            verb = "hidden" if curve.startswith("deletion") else "shown"
+            ax.set(title=f"{TITLES[model]}: {curve}", xlabel=f"share {verb}, the strongest first")
+            ax.title.set_fontsize(9)
             ax.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel("probability of the predicted class")
-    axes[0, 1].legend(frameon=False, loc="lower right")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
