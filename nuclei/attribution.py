@@ -5,70 +5,30 @@ A map says of each pixel how much it raises the log-probability of a class (abov
 "Rethinking the role of gradient-based attribution methods for model interpretability").
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
-from captum.attr import GradientShap, IntegratedGradients, LayerGradientXActivation, Occlusion
-from scipy.ndimage import gaussian_filter
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from captum.attr import GradientShap, IntegratedGradients, Occlusion
+from torch import Tensor
 from tqdm import tqdm
 
 from nuclei.crops import normalise
 from nuclei.device import autocast
+from nuclei.explainable import BASELINES, Explainable, explainable
+from nuclei.layer_cam import layer_cam
 from nuclei.models import Model
 from nuclei.params import Explain
 
 CROPS_PER_PASS = 8
 IMAGES_PER_PASS = 256  # at most: crops times windows, or crops times steps
-BLUR = 0.1  # standard deviation of the blurred baseline, as a share of the crop's height
-
-
-class Explainable(nn.Module):
-    """A network in a form that gives log-probabilities, float32 (N, K), and is fit to be looked into.
-
-    Attributes:
-        network: Gives logits; no activation overwrites its input, no weight asks for a gradient.
-        temperature: What the logits are divided by: that of single views, for maps are of the crop as it is.
-        cam_layer: The layer of `network` whose feature maps LayerCAM weighs.
-    """
-
-    def __init__(self, network: nn.Module, temperature: float, cam_layer: nn.Module):
-        super().__init__()
-        self.network, self.temperature, self.cam_layer = network, temperature, cam_layer
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.log_softmax(self.network(inputs).float() / self.temperature, dim=1)
 
 
 # Takes a network, inputs (N, C, H, W) normalised, their baselines (B, N, C, H, W), targets (N,) and a seed per crop;
 # returns maps (N, H, W).
 Method = Callable[[Explainable, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
-
-
-def mean_colour(crops: np.ndarray) -> np.ndarray:
-    """Return each crop, uint8 (N, H, W, C), evenly in its mean colour."""
-    means = crops.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
-    return np.broadcast_to(means, crops.shape)
-
-
-def blurred(crops: np.ndarray) -> np.ndarray:
-    """Return each crop, uint8 (N, H, W, C), too blurred to show a nucleus.
-
-    Source: Fong & Vedaldi 2017, "Interpretable explanations of black boxes by meaningful perturbation".
-    """
-    sigma = BLUR * crops.shape[1]
-    return gaussian_filter(crops.astype(np.float32), (0, sigma, sigma, 0)).round().astype(np.uint8)
-
-
-# What stands for "nothing to see". None is neutral to every network, so there are two, and what a network says of each
-# is reported (Sturmfels et al. 2020, "Visualizing the impact of feature attribution baselines").
-BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"mean_colour": mean_colour, "blurred": blurred}
 
 
 def methods(settings: Explain, precision: str, colours: np.ndarray) -> dict[str, Method]:
@@ -139,44 +99,6 @@ def attribute(
         bar.update(len(inputs))
     bar.close()
     return {name: np.concatenate(maps) for name, maps in parts.items()}
-
-
-def explainable(model: Model) -> Explainable:
-    """Copy the network of `model`, in evaluation mode, into a form that is fit to be looked into.
-
-    Each batch norm is folded into the convolution before it: a third of the time.
-    """
-    network = copy.deepcopy(model.network).eval().requires_grad_(False)
-    for module in list(network.modules()):
-        if isinstance(module, nn.ReLU):
-            module.inplace = False  # hooks would see what comes after it
-        for (name, layer), (following, norm) in pairwise(module.named_children()):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(layer, norm))
-                setattr(module, following, nn.Identity())
-    network = network.to(memory_format=torch.channels_last)
-    return Explainable(network, model.temperature, model.architecture.cam_layer(network))
-
-
-@torch.inference_mode()
-def predict_single_view(
-    network: Explainable, crops: np.ndarray, device: torch.device, precision: str, batch_size: int = 64
-) -> np.ndarray:
-    """Return the calibrated probability of each class, float32 (N, K), of crops as they are: not flipped, not turned.
-
-    Args:
-        network: On `device`; three quarters of the time that the network with its batch norms takes.
-        crops: uint8 (N, H, W, C).
-        device: Where to compute.
-        precision: See `autocast`.
-        batch_size: Crops per pass.
-    """
-    probabilities = []
-    for start in range(0, len(crops), batch_size):
-        inputs = normalise(torch.from_numpy(np.ascontiguousarray(crops[start : start + batch_size])).to(device))
-        with autocast(device, precision):
-            probabilities.append(network(inputs).exp().float())
-    return torch.cat(probabilities).cpu().numpy()
 
 
 def occlusion(
@@ -297,68 +219,6 @@ def gradient_shap(
                 GradientShap(network).attribute(crop, baselines=even, n_samples=samples, stdevs=std, target=target)
             )
     return torch.cat(maps).detach().sum(dim=1)
-
-
-def layer_cam(network: Explainable, inputs: Tensor, baselines: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Return the feature maps of `network.cam_layer`, each cell weighted with its own gradient where that is positive.
-
-    Grad-CAM weighs a whole feature map with one number, which only suits the last, coarsest layer; this one suits a
-    layer whose cells are smaller than a nucleus. Between the cells' centres the map is linear, beyond the outermost
-    ones constant.
-    Sources: Jiang et al. 2021, "LayerCAM: exploring hierarchical class activation maps for localization"; Selvaraju
-    et al. 2017, "Grad-CAM".
-    """
-    method = LayerGradientXActivation(network, network.cam_layer)
-    cells = method.attribute(inputs.detach().requires_grad_(), target=targets).detach()
-    cells = cells.clamp(min=0).sum(dim=1)  # activations are not negative: a product's sign is its gradient's
-    rows, columns = (
-        _interpolation(*_geometry(network, count, size), count, size).to(cells)
-        for count, size in zip(cells.shape[1:], inputs.shape[2:], strict=True)
-    )
-    return rows @ cells @ columns.T
-
-
-@torch.inference_mode()
-def pixels_per_cell(network: Explainable, shape: tuple[int, int, int]) -> float:
-    """Return the distance in pixels of neighbouring cells of `network.cam_layer`. shape: (H, W, C) of a crop."""
-    height, width, channels = shape
-    heights: list[int] = []
-    hook = network.cam_layer.register_forward_hook(lambda layer, inputs, output: heights.append(output.shape[2]))
-    network(torch.zeros(1, channels, height, width, device=next(network.parameters()).device))
-    hook.remove()
-    return _geometry(network, heights[0], height)[1]
-
-
-def _geometry(network: Explainable, cells: int, size: int) -> tuple[float, float]:
-    """Return the pixel at the centre of the first cell of `network.cam_layer`, and the pixels from cell to cell.
-
-    From the kernels, strides and paddings up to that layer, in the order in which the network lists them; strided 1x1
-    convolutions are shortcuts beside the way. Where that does not explain the number of cells: spread evenly.
-    """
-    first, step = 0.0, 1
-    inside = set(network.cam_layer.modules())
-    for module in network.network.modules():
-        if module in inside:
-            inside.discard(module)
-        elif network.cam_layer not in inside:  # all of that layer is behind us
-            break
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-            kernel, stride, padding = (
-                value if isinstance(value, int) else value[0]
-                for value in (module.kernel_size, module.stride, module.padding)
-            )
-            if kernel > 1 or stride == 1:
-                first += ((kernel - 1) / 2 - padding) * step
-                step *= stride
-    if abs(size / step - cells) >= 1:
-        return (size / cells - 1) / 2, size / cells
-    return first, step
-
-
-def _interpolation(first: float, step: float, cells: int, size: int) -> Tensor:
-    """Return the weights, float32 (size, cells), of linear interpolation between the cells' centres."""
-    position = ((torch.arange(size) - first) / step).clamp(0, cells - 1)
-    return (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
 
 @contextmanager

@@ -1,31 +1,24 @@
 """What networks look at in held-out crops, each judged by the network that did not see it, and what that is worth."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from nuclei.attribution import (
-    BASELINES,
-    Method,
-    attribute,
-    explainable,
-    methods,
-    pixels_per_cell,
-    predict_single_view,
-)
+from nuclei.attribution import Method, attribute, methods
 from nuclei.cluster import map_crops
+from nuclei.deletion_insertion import deletion_insertion, null_orders
 from nuclei.device import Place, choose_device
 from nuclei.errors import InputError
 from nuclei.examples import Examples, choose
-from nuclei.faithfulness import Attributions, Maps, deletion_insertion, null_orders, score_models, shift, summarise
+from nuclei.explainable import BASELINES, explainable, predict_single_view
+from nuclei.faithfulness import Attributions, Maps, score_models, shift, summarise
+from nuclei.layer_cam import pixels_per_cell
 from nuclei.models import Model, build
 from nuclei.nucleus import centre_nucleus
 from nuclei.params import Explain
-from nuclei.plots import plot_attributions
 
 COLOURS = 64  # mean colours of crops that the networks trained on, for GradientSHAP
 
@@ -250,23 +243,6 @@ def explain_crops(
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns),
         pixels_per_cell=pixels_per_cell(network, crops.shape[1:]),
     )
-
-
-def draw_galleries(explanation: Explanation, classes: Sequence[str], per_class: int) -> Iterator[tuple[str, Figure]]:
-    """Yield a name and a figure per class, of the first `per_class` crops drawn of it, and one of the worst errors."""
-    table, names = explanation.table, {}
-    drawn = table.iloc[: explanation.examples.drawn]
-    for label, name in enumerate(classes):
-        names[name] = np.flatnonzero(drawn["Label"] == label)[:per_class]
-    names["worst errors"] = explanation.examples.errors
-    for number, (name, chosen) in enumerate(names.items()):
-        titles = [f"{row.Filename}\ntrue: {classes[row.Label]}" for row in table.iloc[chosen].itertuples()]
-        maps, captions = {}, {}
-        for model, own in explanation.attributions.items():
-            maps[model] = {method: values[chosen] for method, values in own.maps.items()}
-            captions[model] = [f"{classes[row.argmax()]} {row.max():.0%}" for row in own.probabilities[chosen]]
-        figure = plot_attributions(explanation.crops[chosen], explanation.nuclei[chosen], titles, maps, captions)
-        yield f"{number}_{name.replace(' ', '_')}", figure
 
 
 def _check_sizes(settings: Explain, size: tuple[int, int]) -> None:

@@ -261,7 +261,7 @@ def _panel(figure: Figure, place: SubplotSpec, image: np.ndarray, title: str) ->
 
 
 def plot_fill_curves(curves: pd.DataFrame) -> Figure:
-    """Draw the deletion and insertion curves of `score_models`, a row per model, a line per method; nulls are dashed."""
+    """Draw the deletion and insertion curves of `score_models`, a row per model, a line per method, nulls black."""
     models, panels = list(curves["Model"].unique()), list(curves["Curve"].unique())
     figure = Figure(figsize=(3.4 * len(panels), 3.4 * len(models)), layout="constrained")
     axes = figure.subplots(len(models), len(panels), sharex=True, sharey=True, squeeze=False)

@@ -8,10 +8,11 @@ from nuclei.classes import CLASSES
 from nuclei.crops import open_crops
 from nuclei.device import Place
 from nuclei.errors import run
-from nuclei.explanation import draw_galleries, select_and_explain
+from nuclei.explanation import select_and_explain
 from nuclei.faithfulness import metrics
 from nuclei.files import read_csv, replacing_folder, write_csv, write_json
 from nuclei.folds import roles
+from nuclei.galleries import draw_galleries
 from nuclei.models import load_model
 from nuclei.params import load_params
 from nuclei.plots import plot_fill_curves, save_figure
