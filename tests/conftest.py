@@ -23,12 +23,13 @@ TINY = {  # the whole pipeline in a minute
     "train_resnet": {"epochs": 1, "final_epochs": 1},
     "robustness": {"factors": [1.0, 2.0]},
     "explain": {
-        "crops": 2,
+        "crops": 4,
+        "gallery_crops": 1,
+        "sanity_crops": 1,
+        "random_networks": 2,
         "occlusion": [{"window": 50, "stride": 50}],
-        "noise_samples": 1,
-        "steps": 2,
-        "shap_samples": 2,
-        "points": 2,
+        "ig_steps": 2,
+        "curve_points": 2,
     },
 }
 

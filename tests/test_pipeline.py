@@ -81,7 +81,7 @@ def test_a_second_repro_has_nothing_to_do_and_leaves_git_clean(finished):
         ({"sample.seed": 7}, set(STAGES) - {"weights"}),
         ({"data.channels": 1}, set(STAGES) - {"weights", "sample"}),
         ({"model": "cnn"}, {"headline"}),
-        ({"explain.points": 3}, {"explain"}),
+        ({"explain.curve_points": 3}, {"explain"}),
         ({"crossval.models": ["cnn"]}, FOLDS),
         ({"evaluate.bins": 5}, {"evaluate", "crossval"} | AFTER_EVALUATION),
         ({"evaluate.coverage": 0.8}, {"evaluate"} | AFTER_EVALUATION),
@@ -409,7 +409,9 @@ ORDER = [
     ("archive", "sample", "overlap", "folds", "crops", "calibration", "review", "resume", "team", "cluster"),
     ("environment", "report", "positions"),
     ("mosaic", "leakage", "models", "images"),
-    ("predict", "attribution", "faithfulness", "cut"),
+    ("predict", "explainable", "deletion_insertion", "cut"),
+    ("layer_cam", "faithfulness"),
+    ("attribution",),
     (
         "pretrained",
         "fit",
@@ -422,7 +424,7 @@ ORDER = [
         "export",
         "datasets/shipped",
     ),
-    ("search", "workers", "overlay", "datasets/consep", "datasets/nucls", "datasets/pannuke"),
+    ("galleries", "search", "workers", "overlay", "datasets/consep", "datasets/nucls", "datasets/pannuke"),
     ("train", "predictions"),
     ("cli",),
 ]
