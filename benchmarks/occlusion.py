@@ -14,7 +14,7 @@ from benchmarks.training import SHAPES
 from nuclei import attribution
 from nuclei.crops import normalise, open_crops
 from nuclei.device import choose_device
-from nuclei.models import build
+from nuclei.models import Model, build
 
 WINDOW, STRIDE = 20, 10  # pixels: 81 windows a crop
 
@@ -36,10 +36,14 @@ def ours(precision: str, setting: Setting) -> Job:
 
     def maps(crops: np.ndarray) -> np.ndarray:
         targets = np.zeros(len(crops), int)
-        return attribution.attribute(network, crops, targets, targets.tolist(), {"": method}, device)[""]
+        model = Model(network, SHAPES["resnet"])
+        return attribution.attribute(model, crops, targets, targets.tolist(), {"": method}, device)[""]
 
     some = crops[:2]
-    exact = seed.occlusion(network, normalise(torch.from_numpy(some)).to(device), np.zeros(2, int), WINDOW, STRIDE)
+    log_probabilities = nn.Sequential(network, nn.LogSoftmax(dim=1))  # what our maps are of
+    exact = seed.occlusion(
+        log_probabilities, normalise(torch.from_numpy(some)).to(device), np.zeros(2, int), WINDOW, STRIDE
+    )
     difference = float(np.abs(maps(some) - exact).max())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(2, 3, 100, 100, device=device))

@@ -34,7 +34,7 @@ from nuclei.crops import Labelled
 from nuclei.device import Place
 from nuclei.errors import InputError, run
 from nuclei.fit import Recipe, fit
-from nuclei.models import SmallCNN, build
+from nuclei.models import Model, SmallCNN, build
 from nuclei.params import load_params
 from nuclei.predict import predict_logits
 from nuclei.search import draw_trials, search
@@ -262,7 +262,9 @@ def test_predictions_and_heat_maps_of_a_cluster_are_those_of_one_machine(cluster
     assert np.array_equal(map_crops(predict, [crops], PLACE), predict(crops, device=CPU))
 
     explain = partial(
-        attribute, network, methods={"occlusion": partial(occlusion, window=50, stride=50, precision="float32")}
+        attribute,
+        Model(network, SHAPE),
+        methods={"occlusion": partial(occlusion, window=50, stride=50, precision="float32")},
     )
     arrays = [crops[:300], np.arange(300) % 4, np.arange(300)]
     maps = map_crops(explain, arrays, PLACE)

@@ -41,15 +41,15 @@ CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint
 NUCLEI = np.zeros((2, 10, 10), bool)
 NUCLEI[:, 3:7, 3:7] = True
 MAPS = {
-    "cnn": {"occlusion_20": np.linspace(-1, 3, 200).reshape(2, 10, 10), "grad_cam": -np.ones((2, 10, 10))},
+    "cnn": {"occlusion_20": np.linspace(-1, 3, 200).reshape(2, 10, 10), "layer_cam": -np.ones((2, 10, 10))},
     "resnet": {"occlusion_20": np.zeros((2, 10, 10))},
 }
 FILL_CURVES = pd.DataFrame(
     [
         {"Model": model, "Curve": curve, "Method": method, "Share": share, "Probability": 1 - share}
         for model in ("cnn", "resnet")
-        for curve in ("deletion", "insertion")
-        for method in ("random_order", "occlusion_20", "grad_cam")
+        for curve in ("deletion, blurred", "insertion, blurred")
+        for method in ("centre_first", "smooth_random", "occlusion_20", "layer_cam")
         for share in (0, 0.5, 1)
     ]
 )
@@ -145,7 +145,7 @@ def test_attributions_have_a_row_a_crop_and_both_models_in_it():
     assert titles[:4] == ["one", "CNN\nmuscle 0.9", "", "ResNet18\nimmune 0.7"]
     assert titles[4:] == ["two", "CNN\nmuscle 0.8", "", "ResNet18\nimmune 0.6"]
     labels = [ax.get_xlabel() for ax in panels[4:]]
-    assert labels[1].startswith("occlusion 20\n±2.") and labels[2:] == ["Grad-CAM\n±1", "occlusion 20\n±0"]
+    assert labels[1].startswith("occlusion 20\n±2.") and labels[2:] == ["LayerCAM\n±1", "occlusion 20\n±0"]
     assert np.array_equal(panels[4].images[0].get_array(), CROPS[1])
     assert np.array_equal(panels[5].images[0].get_array(), CROPS[1].mean(axis=2))
     tops = [ax.get_position().y1 for ax in panels]
@@ -156,7 +156,7 @@ def test_heat_shows_its_sign_in_colour_and_its_strength_in_cover():
     heat = {
         ax.get_xlabel().split("\n")[0]: ax.images[-1] for ax in FIGURES["attributions"]().axes if len(ax.images) > 1
     }
-    against, nothing = heat["Grad-CAM"], heat["occlusion 20"]
+    against, nothing = heat["LayerCAM"], heat["occlusion 20"]
     assert (against.norm.vmin, against.norm.vmax) == (-1, 1)
     assert np.allclose(against.get_array(), -1) and np.allclose(against.get_alpha(), 0.9)
     assert (nothing.get_alpha() == 0).all()  # where a map is zero, the crop is seen as it is
@@ -182,20 +182,20 @@ def test_a_palette_makes_a_picture_smaller_and_changes_it_little(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full.png", "palette.png"]
 
 
-def test_the_fill_curves_show_each_method_against_random_orders():
+def test_the_fill_curves_show_each_method_against_orders_that_ask_no_network():
     axes = FIGURES["fill_curves"]().axes
     assert [ax.get_title() for ax in axes] == [
-        "CNN: deletion",
-        "CNN: insertion",
-        "ResNet18: deletion",
-        "ResNet18: insertion",
+        "CNN: deletion, blurred",
+        "CNN: insertion, blurred",
+        "ResNet18: deletion, blurred",
+        "ResNet18: insertion, blurred",
     ]
     for ax in axes:
         lines = {line.get_label(): line for line in ax.lines}
-        assert list(lines) == ["random order", "occlusion 20", "Grad-CAM"]
-        assert lines["random order"].get_linestyle() == "--"
+        assert list(lines) == ["centre first", "smooth random", "occlusion 20", "LayerCAM"]
+        assert [line.get_linestyle() for line in ax.lines] == ["--", ":", "-", "-"]
         assert len({tuple(np.ravel(line.get_color())) for line in ax.lines}) == 3
-        assert lines["Grad-CAM"].get_xydata().tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
+        assert lines["LayerCAM"].get_xydata().tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
 
 
 def test_the_reliability_figure_shows_both_curves_and_the_ideal():
