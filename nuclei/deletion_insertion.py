@@ -108,7 +108,7 @@ def patch_means(maps: np.ndarray, patch: int) -> np.ndarray:
     heights, widths = (
         np.diff(np.append(starts, size)) for starts, size in zip((rows, columns), maps.shape[1:], strict=True)
     )
-    return (sums / (heights[:, None] * widths)).reshape(len(maps), -1)
+    return (sums / (heights[:, None] * widths)).reshape(len(maps), len(rows) * len(columns))
 
 
 def _starts(size: int, patch: int) -> np.ndarray:
