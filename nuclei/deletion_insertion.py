@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 CROPS_AT_ONCE = 64
-RANDOM_FIELDS = 2  # per crop
+RANDOM_FIELDS = 1  # per crop: as many as there are crops
 FIELD_SIGMA = 0.1  # of the smooth random fields, as a share of the crop's height: blobs as large as a nucleus
 NULLS = ("centre_first", "smooth_random")  # orders that ask no network: what a map has to beat
 

@@ -226,12 +226,14 @@ def explain_crops(
         curves.append(
             deletion_insertion(predict, *first, orders, settings.curve_points, settings.patch).assign(Network=0)
         )
-    if checked:
-        first = crops[:checked], {name: images[:checked] for name, images in baselines.items()}, targets[:checked]
-        for number in range(settings.random_networks if randomized else 0):
-            orders = {name: [values[number]] for name, values in randomized.items()}
-            table = deletion_insertion(predict, *first, orders, settings.curve_points, settings.patch)
-            curves.append(table.assign(Network=number + 1))
+    if checked and randomized:
+        repeat = settings.random_networks  # all random networks' maps in one pass
+        first = (np.tile(crops[:checked], (repeat, 1, 1, 1)), _repeat(baselines, checked, repeat))
+        orders = {name: [np.concatenate(values)] for name, values in randomized.items()}
+        table = deletion_insertion(
+            predict, *first, np.tile(targets[:checked], repeat), orders, settings.curve_points, settings.patch
+        )
+        curves.append(table.assign(Network=table["Crop"] // checked + 1, Crop=table["Crop"] % checked))
     columns = ["Baseline", "Method", "Curve", "Crop", "Share", "Probability", "Network"]
     return Attributions(
         probabilities=predict(crops),
@@ -297,6 +299,10 @@ def _map(
     if not len(crops):
         return {name: np.empty(crops.shape[:3], np.float32) for name in ways}
     return map_crops(partial(attribute, model, methods=ways, desc=desc), [crops, targets, seeds], place)
+
+
+def _repeat(images: Maps, count: int, times: int) -> dict[str, np.ndarray]:
+    return {name: np.tile(values[:count], (times, 1, 1, 1)) for name, values in images.items()}
 
 
 def _in_order(parts: Sequence[tuple[np.ndarray, Maps]]) -> dict[str, np.ndarray]:
