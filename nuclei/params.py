@@ -164,8 +164,8 @@ class Review(Section):
 
 
 class Occlusion(Section):
-    window: Annotated[int, Field(ge=1, le=100)]  # pixels
-    stride: Annotated[int, Field(ge=1, le=100)]  # pixels
+    window: Annotated[int, Field(ge=1, le=1024)]  # pixels, at most the crop's side
+    stride: Annotated[int, Field(ge=1, le=1024)]  # pixels
 
     @model_validator(mode="after")
     def _covered(self) -> "Occlusion":
@@ -174,23 +174,38 @@ class Occlusion(Section):
         return self
 
 
+AttributionMethod = Literal["occlusion", "integrated_gradients", "gradient_shap", "layer_cam"]
+
+
 class Explain(Section):
     seed: Seed
-    crops: Annotated[int, Field(ge=1, le=1000)]  # a class: half of them right ones, half wrong ones
-    errors: Annotated[int, Field(ge=0, le=1000)]  # the worst of all classes, in a gallery of their own
-    checks: Annotated[int, Field(ge=1, le=1000)]  # of `crops`: moved by a pixel, and shown to random weights
-    occlusion: Annotated[list[Occlusion], Field(min_length=1, max_length=10)]  # only the first one is checked
-    noise: Annotated[float, Field(ge=0, le=1)]  # standard deviation, as a share of a crop's range of values
-    noise_samples: Annotated[int, Field(ge=1, le=1000)]  # noisy copies that integrated gradients are averaged over
-    steps: Annotated[int, Field(ge=1, le=256)]  # of the integral
+    crops: Annotated[int, Field(ge=1, le=10_000)]  # held-out ones, drawn at random: their maps are scored
+    stratify: bool  # as many of each class as of any other; false: as the classes come
+    gallery_crops: Annotated[int, Field(ge=1, le=1000)]  # per class, of `crops`: shown
+    errors: Annotated[int, Field(ge=0, le=1000)]  # the most confident ones of all classes: shown, not scored
+    sanity_crops: Annotated[int, Field(ge=1, le=1000)]  # of `crops`: shifted by a pixel, shown to random networks
+    random_networks: Annotated[int, Field(ge=2, le=100)]  # with random weights, whose maps are scored beside
+    methods: Annotated[list[AttributionMethod], Field(min_length=1)]
+    occlusion: Annotated[list[Occlusion], Field(min_length=1, max_length=10)]
+    ig_steps: Annotated[int, Field(ge=1, le=256)]  # of integrated gradients, from each of the two baselines
+    smoothgrad_samples: Annotated[int, Field(ge=0, le=1000)]  # noisy copies to average over; 0: none
+    noise_std: Annotated[float, Field(ge=0, le=1)]  # of these and of GradientSHAP, as a share of a crop's range
     shap_samples: Annotated[int, Field(ge=1, le=256)]  # of GradientSHAP
-    points: Annotated[int, Field(ge=2, le=100)]  # of the deletion and insertion curves
+    curve_points: Annotated[int, Field(ge=2, le=100)]  # intervals of the deletion and insertion curves
+    patch: Annotated[int, Field(ge=1, le=1024)]  # pixels per side of what is hidden or shown at once
 
     @field_validator("occlusion")
     @classmethod
-    def _one_a_window(cls, value: list[Occlusion]) -> list[Occlusion]:
-        if len({own.window for own in value}) < len(value):
+    def _windows_differ(cls, value: list[Occlusion]) -> list[Occlusion]:
+        if len({item.window for item in value}) < len(value):
             raise ValueError("two of one window")
+        return value
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_differ(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each method once")
         return value
 
 

@@ -35,5 +35,5 @@ TITLES = {name: entry.title for name, entry in NETWORKS.items()}
 
 def method_title(method: str) -> str:
     """Return the name of a method of `attribution` as text: occlusion_20, occlusion 20."""
-    names = {"gradient_shap": "GradientSHAP", "grad_cam": "Grad-CAM"}
+    names = {"gradient_shap": "GradientSHAP", "layer_cam": "LayerCAM"}
     return names.get(method, method.replace("_", " "))

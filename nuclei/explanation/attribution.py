@@ -1,234 +1,224 @@
 """What a network looks at, by Captum.
 
-A map says of each pixel how much it speaks for a class (above zero) or against it (below): float32 (H, W).
+A map says of each pixel how much it raises the log-probability of a class (above zero) or lowers it (below): float32
+(H, W). The log-probability, not the logit: a logit may rise for every class at once (Srinivas & Fleuret 2021,
+"Rethinking the role of gradient-based attribution methods for model interpretability").
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
-from captum.attr import GradientShap, IntegratedGradients, LayerGradCam, NoiseTunnel, Occlusion
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from captum.attr import GradientShap, IntegratedGradients, Occlusion
+from torch import Tensor
 from tqdm import tqdm
 
 from nuclei.device import autocast
+from nuclei.explanation.explainable import BASELINES, Explainable, explainable
+from nuclei.explanation.layer_cam import layer_cam
+from nuclei.models.checkpoint import Model
 from nuclei.models.transforms import normalise
 from nuclei.params import Explain
 
-CROPS_PER_PASS = 4
-IMAGES_A_PASS = 256  # crops times windows, or samples times steps: what goes through the network together
+CROPS_PER_PASS = 8
+IMAGES_PER_PASS = 256  # at most: crops times windows, or crops times steps
 
-# Takes a network, inputs (N, C, H, W) normalised, targets (N,) and a seed a crop; returns maps (N, H, W).
-Method = Callable[[nn.Module, Tensor, Tensor, Sequence[int]], Tensor]
+
+# Takes a network, inputs (N, C, H, W) normalised, their baselines (B, N, C, H, W), targets (N,) and a seed per crop;
+# returns maps (N, H, W).
+Method = Callable[[Explainable, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
 
 
 def methods(settings: Explain, precision: str, colours: np.ndarray) -> dict[str, Method]:
-    """Name the methods that `settings` ask for: every occlusion (occlusion_20: its window), then the gradients'.
+    """Return the methods that `settings` ask for by name; every occlusion is named by its window: occlusion_20.
 
-    precision: of the occlusions' forward passes (see `autocast`); gradients are always float32;
-    colours: float (B, C) in 0..255, that GradientSHAP compares crops with
+    Args:
+        settings: Which methods, and how each is computed.
+        precision: Of the occlusions' forward passes (see `autocast`); gradients are always float32.
+        colours: float (B, C) in 0..255, that GradientSHAP compares crops with.
     """
-    occlusions = {
-        f"occlusion_{own.window}": partial(occlusion, window=own.window, stride=own.stride, precision=precision)
-        for own in settings.occlusion
+    available: dict[str, dict[str, Method]] = {
+        "occlusion": {
+            f"occlusion_{item.window}": partial(occlusion, window=item.window, stride=item.stride, precision=precision)
+            for item in settings.occlusion
+        },
+        "integrated_gradients": {
+            "integrated_gradients": partial(
+                integrated_gradients,
+                steps=settings.ig_steps,
+                samples=settings.smoothgrad_samples,
+                noise_std=settings.noise_std,
+            )
+        },
+        "gradient_shap": {
+            "gradient_shap": partial(
+                gradient_shap, colours=colours, samples=settings.shap_samples, noise_std=settings.noise_std
+            )
+        },
+        "layer_cam": {"layer_cam": layer_cam},
     }
-    return occlusions | {
-        "integrated_gradients": partial(
-            integrated_gradients, steps=settings.steps, samples=settings.noise_samples, noise=settings.noise
-        ),
-        "gradient_shap": partial(gradient_shap, colours=colours, samples=settings.shap_samples, noise=settings.noise),
-        "grad_cam": grad_cam,
-    }
+    return {name: method for kind in settings.methods for name, method in available[kind].items()}
 
 
 def attribute(
-    network: nn.Module,
+    model: Model,
     crops: np.ndarray,
     targets: np.ndarray,
     seeds: Sequence[int],
     methods: Mapping[str, Method],
     device: torch.device,
-    label: str = "",
+    desc: str = "",
 ) -> dict[str, np.ndarray]:
-    """Return the maps of all `crops` by each method: float32 (N, H, W). `network` stays as it is.
+    """Return the maps of all `crops` by each method: float32 (N, H, W). `model` stays as it is.
 
-    crops: uint8 (N, H, W, C), they may be memory-mapped; targets: int (N,), the classes to explain;
-    seeds: one a crop, of all that is random; label: heads the progress bar; empty: none
+    Args:
+        model: The network to look into.
+        crops: uint8 (N, H, W, C), may be memory-mapped.
+        targets: int (N,) in 0..K-1, the classes to explain.
+        seeds: One per crop, of all that is random.
+        methods: By name, see `methods`.
+        device: Where to compute.
+        desc: Heads the progress bar; empty: none.
     """
-    ready = explainable(network).to(device)
+    network = explainable(model).to(device)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in methods}
-    bar = tqdm(total=len(crops), desc=label, unit="crop", leave=False, disable=None if label else True)
+    bar = tqdm(total=len(crops), desc=desc, unit="crop", leave=False, disable=None if desc else True)
     for start in range(0, len(crops), CROPS_PER_PASS):
-        some = slice(start, start + CROPS_PER_PASS)
-        inputs = normalise(torch.from_numpy(np.array(crops[some])).to(device))
-        classes = torch.from_numpy(np.asarray(targets[some], np.int64)).to(device)
+        batch = slice(start, start + CROPS_PER_PASS)
+        chosen = np.array(crops[batch])
+        inputs, *baselines = (
+            normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device))
+            for images in (chosen, *(baseline(chosen) for baseline in BASELINES.values()))
+        )
+        classes = torch.from_numpy(np.asarray(targets[batch], np.int64)).to(device)
         for name, method in methods.items():
-            parts[name].append(method(ready, inputs, classes, seeds[some]).cpu().numpy())
+            maps = method(network, inputs, torch.stack(baselines), classes, seeds[batch])
+            parts[name].append(maps.float().cpu().numpy())
         bar.update(len(inputs))
     bar.close()
     return {name: np.concatenate(maps) for name, maps in parts.items()}
 
 
-def explainable(network: nn.Module) -> nn.Module:
-    """Copy `network`, in evaluation mode, into a form that gives the same logits and is fit to be looked into.
-
-    No activation overwrites its input: hooks would see what comes after it. No weight asks for a gradient, and each
-    batch norm is folded into the convolution before it: a third of the time.
-    """
-    network = copy.deepcopy(network).eval().requires_grad_(False)
-    for module in list(network.modules()):
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-        for (name, layer), (following, norm) in pairwise(module.named_children()):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(layer, norm))
-                setattr(module, following, nn.Identity())
-    return network.to(memory_format=torch.channels_last)
-
-
 def occlusion(
-    network: nn.Module,
+    network: Explainable,
     inputs: Tensor,
+    baselines: Tensor,
     targets: Tensor,
     seeds: Sequence[int],
     window: int,
     stride: int,
     precision: str,
 ) -> Tensor:
-    """Return how far the logit falls where a square of `window` pixels that moves by `stride` is hidden.
+    """Return how far the log-probability falls where a square that moves over the crop is hidden.
 
-    It is filled with its crop's mean colour; a pixel's value is the mean over the squares that cover it.
+    It is filled with the first of `baselines`; a pixel's value is the mean over the squares that cover it.
     Source: Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks".
+
+    Args:
+        network, inputs, baselines, targets, seeds: See `Method`.
+        window: Pixels per side of the square.
+        stride: Pixels from square to square.
+        precision: See `autocast`.
     """
 
-    def logits(images: Tensor) -> Tensor:
+    def log_probabilities(images: Tensor) -> Tensor:
         with autocast(images.device, precision):
             return network(images).float()
 
     with torch.inference_mode():
-        maps = Occlusion(logits).attribute(
+        maps = Occlusion(log_probabilities).attribute(
             inputs,
             sliding_window_shapes=(inputs.shape[1], window, window),
             strides=(1, stride, stride),
-            baselines=_mean_colour(inputs),
+            baselines=baselines[0],
             target=targets,
-            perturbations_per_eval=max(IMAGES_A_PASS // len(inputs), 1),
+            perturbations_per_eval=max(IMAGES_PER_PASS // len(inputs), 1),
         )
-    return maps.mean(dim=1).float()  # Captum repeats the value in every channel
+    return maps.mean(dim=1)  # Captum repeats the value in every channel
 
 
 def integrated_gradients(
-    network: nn.Module, inputs: Tensor, targets: Tensor, seeds: Sequence[int], steps: int, samples: int, noise: float
+    network: Explainable,
+    inputs: Tensor,
+    baselines: Tensor,
+    targets: Tensor,
+    seeds: Sequence[int],
+    steps: int,
+    samples: int,
+    noise_std: float,
 ) -> Tensor:
-    """Return gradients integrated from the crop's mean colour to the crop, averaged over noisy copies of it.
+    """Return the gradients integrated from each baseline to the crop, averaged over the baselines.
 
-    steps: of the integral; samples: noisy copies; noise: their standard deviation, as a share of the crop's range.
-    Sources: Sundararajan et al. 2017, "Axiomatic attribution for deep networks"; Smilkov et al. 2017, "SmoothGrad".
+    They add up to the log-probability of the crop minus the mean of those of its baselines, up to the error of the
+    integral (the convergence delta).
+    Sources: Sundararajan et al. 2017, "Axiomatic attribution for deep networks"; Erion et al. 2021, "Improving
+    performance of deep learning models with axiomatic attribution priors and expected gradients" (several baselines);
+    Smilkov et al. 2017, "SmoothGrad" (noisy copies).
+
+    Args:
+        network, inputs, baselines, targets, seeds: See `Method`.
+        steps: Of each integral.
+        samples: Noisy copies of the crop to average over; 0: the crop itself.
+        noise_std: Standard deviation of the noise, as a share of the crop's range.
     """
-    method = NoiseTunnel(IntegratedGradients(network))
+    method, count = IntegratedGradients(network), len(baselines)
     maps = [
         method.attribute(
-            crop,
-            nt_samples=samples,
-            nt_samples_batch_size=max(IMAGES_A_PASS // steps, 1),
-            stdevs=_deviation(crop, noise),
-            baselines=_mean_colour(crop),
-            target=target,
+            copies.repeat(count, 1, 1, 1),
+            baselines=baselines.flatten(0, 1),
+            target=targets.repeat(count),
             n_steps=steps,
+            internal_batch_size=IMAGES_PER_PASS,
         )
-        for crop, target in _seeded(inputs, targets, seeds)
+        for copies in _noisy(inputs, seeds, samples, noise_std)
     ]
-    return torch.cat(maps).detach().sum(dim=1)
+    return torch.stack(maps).mean(dim=0).detach().sum(dim=1).unflatten(0, (count, len(inputs))).mean(dim=0)
+
+
+def _noisy(inputs: Tensor, seeds: Sequence[int], samples: int, noise_std: float) -> Iterator[Tensor]:
+    """Yield `samples` noisy copies of the inputs, each crop's noise drawn from its seed; 0: the inputs as they are."""
+    if not samples:
+        yield inputs
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    ranges = (inputs.amax(dim=(1, 2, 3)) - inputs.amin(dim=(1, 2, 3))).view(-1, 1, 1, 1)
+    for _ in range(samples):
+        noise = torch.stack([torch.randn(inputs.shape[1:], generator=generator) for generator in generators])
+        yield inputs + noise_std * ranges * noise.to(inputs.device)
 
 
 def gradient_shap(
-    network: nn.Module,
+    network: Explainable,
     inputs: Tensor,
+    baselines: Tensor,
     targets: Tensor,
     seeds: Sequence[int],
     colours: np.ndarray,
     samples: int,
-    noise: float,
+    noise_std: float,
 ) -> Tensor:
-    """Return the expected gradient on the way from an even colour, drawn from `colours` (B, C), to a noisy copy.
+    """Return the expected gradient on the way from an even colour, drawn from `colours`, to a noisy copy of the crop.
 
     Colours, not whole crops: those would show through unless there were thousands of samples.
-    samples: ways; noise: as in `integrated_gradients`.
-    Source: Lundberg & Lee 2017, "A unified approach to interpreting model predictions".
+    Sources: Lundberg & Lee 2017, "A unified approach to interpreting model predictions"; Erion et al. 2021.
+
+    Args:
+        network, inputs, baselines, targets, seeds: See `Method`; the baselines are not used.
+        colours: float (B, C) in 0..255.
+        samples: Pairs of a colour and a copy.
+        noise_std: As in `integrated_gradients`.
     """
     even = normalise(torch.from_numpy(colours)[:, None, None].to(inputs.device))
-    baselines = even.expand(-1, -1, *inputs.shape[2:])
-    maps = [
-        GradientShap(network).attribute(
-            crop, baselines=baselines, n_samples=samples, stdevs=_deviation(crop, noise), target=target
-        )
-        for crop, target in _seeded(inputs, targets, seeds)
-    ]
-    return torch.cat(maps).detach().sum(dim=1)
-
-
-def grad_cam(network: nn.Module, inputs: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Return the activations of the last convolutional layer, weighted with their mean gradients, signs kept.
-
-    Between the centres of the layer's cells the map is linear, beyond the outermost ones constant.
-    Source: Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization".
-    """
-    layer, convolutions = _last_convolutional(network)
-    first, step = _geometry(convolutions)
-    cells = LayerGradCam(network, layer).attribute(inputs.detach().requires_grad_(), target=targets).detach()[:, 0]
-    rows, columns = (
-        _interpolation(first, step, count, size).to(cells)
-        for count, size in zip(cells.shape[1:], inputs.shape[2:], strict=True)
-    )
-    return rows @ cells @ columns.T
-
-
-def _last_convolutional(network: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Return the layer whose output Grad-CAM looks at, and the part of the network that ends with it."""
-    if not isinstance(network, nn.Sequential):
-        return network.layer4, network
-    pooling = next(place for place, module in enumerate(network) if isinstance(module, nn.Flatten)) - 1
-    return network[pooling - 1], network[:pooling]
-
-
-def _geometry(convolutions: nn.Module) -> tuple[float, int]:
-    """Return the pixel at the centre of the first cell of the last layer, and the pixels from cell to cell."""
-    first, step = 0.0, 1
-    for name, module in convolutions.named_modules():
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and "downsample" not in name:
-            kernel, stride, padding = (
-                value if isinstance(value, int) else value[0]
-                for value in (module.kernel_size, module.stride, module.padding)
-            )
-            first += ((kernel - 1) / 2 - padding) * step
-            step *= stride
-    return first, step
-
-
-def _interpolation(first: float, step: int, cells: int, size: int) -> Tensor:
-    """Return the weights, float32 (size, cells), of linear interpolation between the cells' centres."""
-    place = ((torch.arange(size) - first) / step).clamp(0, cells - 1)
-    return (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0)
-
-
-def _mean_colour(inputs: Tensor) -> Tensor:
-    return inputs.mean(dim=(2, 3), keepdim=True).expand_as(inputs)
-
-
-def _deviation(crop: Tensor, noise: float) -> float:
-    return noise * float(crop.max() - crop.min())
-
-
-def _seeded(inputs: Tensor, targets: Tensor, seeds: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
-    """Yield each crop (1, C, H, W) and its target while Captum's sources of random numbers start from its seed."""
+    even = even.expand(-1, -1, *inputs.shape[2:])
+    maps = []
     for crop, target, seed in zip(inputs.split(1), targets.tolist(), seeds, strict=True):
-        with _random_from(int(seed)):
-            yield crop, target
+        std = noise_std * float(crop.max() - crop.min())
+        with _random_from(int(seed)):  # Captum draws from the global generators
+            maps.append(
+                GradientShap(network).attribute(crop, baselines=even, n_samples=samples, stdevs=std, target=target)
+            )
+    return torch.cat(maps).detach().sum(dim=1)
 
 
 @contextmanager

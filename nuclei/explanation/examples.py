@@ -4,47 +4,69 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclei.evaluation.review import worst_errors
-
 
 @dataclass(frozen=True)
 class Examples:
-    """Crops to explain, and what each is for.
+    """Crops to explain.
 
-    rows: int (N,), of the crops that were chosen from, rising; typical, worst: int, places in `rows`, of
-    `choose_examples` and `worst_errors`; checked: int, places in `typical`, the first of each class
+    Attributes:
+        rows: int (N,), of the crops that were chosen from: first those of `draw`, then errors that are not among them.
+        drawn: How many of them `draw` drew; only these are a sample, from which something follows for all crops.
+        errors: int, positions in `rows` of the errors of `worst_errors`.
     """
 
     rows: np.ndarray
-    typical: np.ndarray
-    worst: np.ndarray
-    checked: np.ndarray
+    drawn: int
+    errors: np.ndarray
 
 
-def choose(labels: np.ndarray, probabilities: np.ndarray, crops_per_class: int, errors: int, checks: int) -> Examples:
-    """Choose typical crops, `crops_per_class` of each class, the first `checks` of them to be checked; and worst errors.
+def choose(
+    labels: np.ndarray, probabilities: np.ndarray, crops: int, stratify: bool, errors: int, seed: int
+) -> Examples:
+    """Choose crops to explain: a random sample, whether right or wrong, and beside it the most confident errors.
+
+    Args:
+        labels: int (M,).
+        probabilities: float (models, M, K), to find the errors.
+        crops: Size of the sample, see `draw`.
+        stratify: See `draw`.
+        errors: How many errors at most.
+        seed: Of the sample.
+    """
+    sample, worst = draw(labels, crops, stratify, seed), worst_errors(labels, probabilities, errors)
+    rows = np.concatenate([sample, worst[~np.isin(worst, sample)]])
+    position = {row: index for index, row in enumerate(rows.tolist())}
+    return Examples(rows, len(sample), np.array([position[row] for row in worst.tolist()], int))
+
+
+def draw(labels: np.ndarray, crops: int, stratify: bool, seed: int) -> np.ndarray:
+    """Draw `crops` rows, int, of `labels`, int (M,), at random, without regard to what any network says of them.
+
+    stratify: class by class in turn, so that of each class there are as many as of any other, up to one, as long as it
+    lasts; so it is of the first rows alone, too
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if stratify:
+        turn = np.empty(len(labels), int)
+        for label in np.unique(labels):
+            members = labels[order] == label
+            turn[members] = np.arange(members.sum())
+        order = order[np.lexsort((labels[order], turn))]
+    return order[:crops]
+
+
+def worst_errors(labels: np.ndarray, probabilities: np.ndarray, crops: int) -> np.ndarray:
+    """Choose the `crops` that any model gets wrong and is surest of: rows, int (M,), the surest first.
 
     labels: int (N,); probabilities: float (models, N, K)
     """
-    typical = choose_examples(labels, probabilities, crops_per_class)
-    worst = worst_errors(labels, probabilities, errors)
-    rows, places = np.unique(np.concatenate([typical, worst]), return_inverse=True)
-    rank = np.concatenate([np.arange(count) for count in np.unique(labels[typical], return_counts=True)[1]])
-    return Examples(rows, places[: len(typical)], places[len(typical) :], np.flatnonzero(rank < checks))
+    return surest_errors(labels, probabilities.argmax(axis=2), probabilities.max(axis=2))[:crops]
 
 
-def choose_examples(labels: np.ndarray, probabilities: np.ndarray, crops_per_class: int) -> np.ndarray:
-    """Choose crops to explain: rows, int (M,), ordered by label, right ones before wrong ones.
+def surest_errors(labels: np.ndarray, guesses: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+    """Rank the crops that any model gets wrong: rows, int (M,), those first where one is surest of a wrong class.
 
-    labels: int (N,); probabilities: float (models, N, K). Of each class, half are crops that every model gets right,
-    the first in file order, and half ones that any gets wrong, as in `worst_errors`; where a half runs short, the
-    other fills up.
+    labels: int (N,); guesses: int (models, N), the class of each; confidences: float (models, N), above 0
     """
-    wrongs = worst_errors(labels, probabilities, len(labels))
-    rights = np.setdiff1d(np.arange(len(labels)), wrongs)
-    chosen = []
-    for label in np.unique(labels):
-        right, wrong = rights[labels[rights] == label], wrongs[labels[wrongs] == label]
-        n_wrong = min(len(wrong), max(crops_per_class // 2, crops_per_class - len(right)))
-        chosen += [right[: crops_per_class - n_wrong], wrong[:n_wrong]]
-    return np.concatenate(chosen)
+    sureness = np.where(guesses != labels, confidences, 0).max(axis=0)
+    return np.argsort(-sureness, kind="stable")[: np.count_nonzero(sureness)]

@@ -1,170 +1,260 @@
 """How far maps of what a network looks at can be trusted, and whether it looks at the nucleus in the middle."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy.special import stdtrit
 
-from nuclei.explanation.segmentation import centre_disc, centre_nucleus
+from nuclei.explanation.deletion_insertion import NULLS, patch_means
+from nuclei.explanation.segmentation import centre_disc
 
-CELL = 10  # pixels a side: crops are hidden and shown, and maps compared, square by square
-CROPS_AT_ONCE = 64
-RANDOM_ORDERS = 2  # a crop
+GAINS = ("Deletion_gain", "Insertion_gain")
 
-Predict = Callable[[np.ndarray], np.ndarray]  # crops, uint8 (N, H, W, C), to probabilities (N, K)
 Maps = Mapping[str, np.ndarray]  # of each method, float (N, H, W)
 
 
 @dataclass(frozen=True)
-class Explained:
-    """What one network looks at.
+class Attributions:
+    """What one model says of N crops and looks at in them, each crop judged by the network that did not see it.
 
-    predict: the network; targets: int (N,), the classes that the maps explain; maps: of N crops;
-    moved, untrained: of the M crops, and those methods, that are checked: of the crop after `shift` by one pixel, and
-    by the same network with random weights
+    Attributes:
+        probabilities: float (N, K), of the crops as they are, not averaged over flips and turns: maps are of that view.
+        targets: int (N,), their argmax: the classes that the maps explain.
+        baselines: float (N, K) of each baseline: what the network says where there is nothing to see.
+        maps: Of each method.
+        shifted: Of the first M crops, shifted by a pixel.
+        randomized: Of the first M crops by R networks with random weights: float (R, M, H, W) of each method.
+        curves: Of the first S crops, see `deletion_insertion`, with the columns Network (0: the trained one's maps, 1
+            to R: those of a random one) and Crop.
+        pixels_per_cell: Of the layer that LayerCAM weighs.
     """
 
-    predict: Predict
+    probabilities: np.ndarray
     targets: np.ndarray
+    baselines: Mapping[str, np.ndarray]
     maps: Maps
-    moved: Maps
-    untrained: Maps
+    shifted: Maps
+    randomized: Maps
+    curves: pd.DataFrame
+    pixels_per_cell: float
 
 
 def score_models(
-    explained: Mapping[str, Explained], crops: np.ndarray, checked: np.ndarray, points: int, seed: int
+    attributions: Mapping[str, Attributions], nuclei: np.ndarray, patch: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the maps of two models; return a table of scores and one of curves, each with a column Model.
+    """Score the maps of all models.
 
-    crops: uint8 (N, H, W, C); checked: int (M,), rows of `crops`; points, seed: see `score_maps`.
-    To the scores of `score_maps` come Weights (trained, random) and
-    Stability: rank correlation of a map with that of the crop moved by one pixel, moved back;
-    Agreement: rank correlation with the other model's map where both explain the same class; of random weights: with
-    the trained network's map, near 0 where a method shows what was learned (Adebayo et al. 2018, "Sanity checks for
-    saliency maps").
+    Args:
+        attributions: Of each model, of the same N crops, the first S of them scored.
+        nuclei: bool (N, H, W), the nucleus in the middle of each crop.
+        patch: As in `deletion_insertion`.
+
+    Returns:
+        scores: A row per Model, Network (0: trained; 1 to R: random weights), Baseline, Method and Crop:
+            Deletion, Insertion: areas under the curves, in [0, 1].
+            Deletion_gain, Insertion_gain: by how much they are better than the better of the null orders, the one
+                that is better in the mean over the crops.
+            In_disc, In_nucleus: shares of the map in the disc in the middle, and in the nucleus there.
+            Stability: rank correlation with the map of the crop shifted by a pixel, shifted back.
+            Agreement: rank correlation with the map of the other model (of several: the mean) where both explain the
+                same class; of random weights, with the trained network's map: near 0 where a method shows what was
+                learned (Adebayo et al. 2018, "Sanity checks for saliency maps").
+            Convergence_delta: of integrated gradients, how far they miss the change of the log-probability that they
+                should add up to.
+        curves: Mean Probability of the trained networks' maps by Model, Curve with its baseline, Method and Share.
     """
     scores, curves = [], []
-    for model, other in (tuple(explained), tuple(explained)[::-1]):
-        own = explained[model]
-        trained, curve = score_maps(own.predict, crops, own.targets, own.maps, points, seed)
-        trained["Stability"] = _correlate(
-            pick(own.maps, checked), {method: shift(maps, -1) for method, maps in own.moved.items()}, checked
-        )
-        alike = np.flatnonzero(own.targets == explained[other].targets)
-        trained["Agreement"] = _correlate(pick(own.maps, alike), pick(explained[other].maps, alike), alike)
-        scores.append(trained.reset_index().assign(Model=model, Weights="trained"))
-        curves.append(curve.assign(Model=model))
-
-        random, _ = score_maps(own.predict, crops[checked], own.targets[checked], own.untrained, points, seed)
-        random["Agreement"] = _correlate(pick(own.maps, checked), own.untrained, np.arange(len(checked)))
-        random = random.drop(index="random_order", level="Method").reset_index()
-        scores.append(random.assign(Model=model, Weights="random", Crop=checked[random["Crop"]]))
+    for model, own in attributions.items():
+        areas = _gains(_areas(own.curves))
+        others = [other for name, other in attributions.items() if name != model]
+        properties = _properties(own, others, nuclei, patch)
+        scores.append(areas.merge(properties, how="left", on=["Network", "Method", "Crop"]).assign(Model=model))
+        trained = own.curves[own.curves["Network"] == 0]
+        mean = trained.groupby(["Curve", "Baseline", "Method", "Share"], sort=False)["Probability"].mean().reset_index()
+        mean["Curve"] += ", " + mean.pop("Baseline").str.replace("_", " ")
+        curves.append(mean.assign(Model=model))
     return pd.concat(scores, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 
-def pick(maps: Maps, rows: np.ndarray) -> Maps:
-    """Return the maps of the crops in `rows`."""
-    return {method: values[rows] for method, values in maps.items()}
+def _areas(curves: pd.DataFrame) -> pd.DataFrame:
+    keys = ["Network", "Baseline", "Method", "Crop"]
+    wide = curves.pivot(index=[*keys, "Curve"], columns="Share", values="Probability")
+    areas = pd.Series(np.trapezoid(wide.to_numpy(), wide.columns.to_numpy(float), axis=1), wide.index).unstack("Curve")
+    order = pd.MultiIndex.from_frame(curves[keys].drop_duplicates())
+    return areas.reindex(order).rename(columns=str.capitalize).rename_axis(columns=None).reset_index()
 
 
-def _correlate(one: Maps, other: Maps, crops: np.ndarray) -> pd.Series:
-    """Return the rank correlations of two sets of maps of the same crops, by Method (of `other`) and Crop."""
-    return pd.concat(
-        {method: pd.Series(rank_correlation(one[method], maps), crops, float) for method, maps in other.items()},
-        names=["Method", "Crop"],
-    )
-
-
-def score_maps(
-    predict: Predict, crops: np.ndarray, targets: np.ndarray, maps: Maps, points: int, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the maps of one network; return a table of scores and one of curves.
-
-    points: of a curve, denser at its start; seed: of the random orders.
-    Scores, by Method and Crop (its row):
-    Deletion, Insertion: areas under the curves of `fill_curves`, in [0, 1];
-    Deletion_gain, Insertion_gain: by how much they are better than random orders: above 0 where a map finds what the
-    network uses;
-    In_disc, In_nucleus: shares of the map inside `centre_disc` and `centre_nucleus`.
-    The method random_order is the chance level of them all.
-    Curves: mean Probability of the targets, by Method, Curve (deletion, insertion) and Share of the squares.
-    """
-    shares = np.linspace(0, 1, points + 1) ** 2
-    rng = np.random.default_rng(seed)
-    orders = [rng.random(crops.shape[:3]) for _ in range(RANDOM_ORDERS)]
-    found = {"random_order": np.mean([fill_curves(predict, crops, targets, order, shares) for order in orders], axis=0)}
-    found |= {method: np.stack(fill_curves(predict, crops, targets, own, shares)) for method, own in maps.items()}
-    areas = {method: np.trapezoid(pair, shares) for method, pair in found.items()}
-    discs = np.repeat(centre_disc(crops.shape[1:3])[None], len(crops), axis=0)
-    nuclei = np.stack([centre_nucleus(crop) for crop in crops])
-    scores = {
-        method: pd.DataFrame(
-            {
-                "Deletion": areas[method][0],
-                "Insertion": areas[method][1],
-                "Deletion_gain": areas["random_order"][0] - areas[method][0],
-                "Insertion_gain": areas[method][1] - areas["random_order"][1],
-                "In_disc": share_inside(own, discs),
-                "In_nucleus": share_inside(own, nuclei),
-            }
-        )
-        for method, own in ({"random_order": np.ones(crops.shape[:3])} | dict(maps)).items()
+def _gains(areas: pd.DataFrame) -> pd.DataFrame:
+    """Add the gains over the better null order; random networks' maps are compared on the crops that they have."""
+    nulls = areas[areas["Method"].isin(NULLS)]
+    means = nulls.groupby(["Baseline", "Method"])[["Deletion", "Insertion"]].mean().reset_index("Method")
+    best = {
+        "Deletion": means.set_index("Method", append=True)["Deletion"].groupby("Baseline").idxmin(),
+        "Insertion": means.set_index("Method", append=True)["Insertion"].groupby("Baseline").idxmax(),
     }
-    curves = [
-        pd.DataFrame({"Method": method, "Curve": curve, "Share": shares, "Probability": probabilities.mean(axis=0)})
-        for method, pair in found.items()
-        for curve, probabilities in zip(("deletion", "insertion"), pair, strict=True)
+    for score, sign in (("Deletion", -1), ("Insertion", 1)):
+        chosen = pd.MultiIndex.from_frame(nulls[["Baseline", "Method"]]).isin(best[score])
+        null = nulls[chosen].set_index(["Baseline", "Crop"])[score]
+        reference = null.reindex(pd.MultiIndex.from_frame(areas[["Baseline", "Crop"]])).to_numpy()
+        areas[f"{score}_gain"] = sign * (areas[score] - reference)
+    return areas
+
+
+def _properties(own: Attributions, others: Sequence[Attributions], nuclei: np.ndarray, patch: int) -> pd.DataFrame:
+    """Return what is known of each map of the scored crops apart from its curves, by Network, Method and Crop."""
+    scored = own.curves["Crop"].max() + 1
+    discs = np.broadcast_to(centre_disc(nuclei.shape[1:]), nuclei.shape)
+    nulls = {name: np.ones(nuclei.shape) for name in NULLS}  # their share of the map is their share of the area
+    tables = []
+    for method, maps in ({**nulls, **own.maps}).items():
+        table = pd.DataFrame({"Network": 0, "Method": method, "Crop": np.arange(scored)})
+        table["In_disc"] = share_inside(maps[:scored], discs[:scored])
+        table["In_nucleus"] = share_inside(maps[:scored], nuclei[:scored])
+        if method in own.shifted:
+            moved = shift(own.shifted[method], -1)
+            table["Stability"] = _padded(rank_correlation(maps[: len(moved)], moved, patch), scored)
+        if method in own.maps and others:
+            table["Agreement"] = _agreement(own, others, method, patch)[:scored]
+        if method == "integrated_gradients":
+            table["Convergence_delta"] = _convergence_delta(own)[:scored]
+        tables.append(table)
+    for method, networks in own.randomized.items():
+        for number, maps in enumerate(networks, start=1):
+            table = pd.DataFrame({"Network": number, "Method": method, "Crop": np.arange(len(maps))})
+            table["In_disc"] = share_inside(maps, discs[: len(maps)])
+            table["In_nucleus"] = share_inside(maps, nuclei[: len(maps)])
+            table["Agreement"] = rank_correlation(own.maps[method][: len(maps)], maps, patch)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.append(values, np.full(length - len(values), np.nan))
+
+
+def _agreement(own: Attributions, others: Sequence[Attributions], method: str, patch: int) -> np.ndarray:
+    each = [
+        np.where(own.targets == other.targets, rank_correlation(own.maps[method], other.maps[method], patch), np.nan)
+        for other in others
     ]
-    return pd.concat(scores, names=["Method", "Crop"]), pd.concat(curves, ignore_index=True)
+    return pd.DataFrame(each).mean().to_numpy()
 
 
-def average(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over the crops, and the number of Crops, of each Model, Weights and Method.
+def _convergence_delta(own: Attributions) -> np.ndarray:
+    """Return |sum of the map - change of the log-probability| as a share of that change's mean, float (N,)."""
+    crop_of = np.arange(len(own.targets))
+    whole, *empty = (
+        np.log(np.maximum(values[crop_of, own.targets].astype(np.float64), 1e-30))
+        for values in (own.probabilities, *own.baselines.values())
+    )
+    change = whole - np.mean(empty, axis=0)
+    return np.abs(own.maps["integrated_gradients"].sum(axis=(1, 2)) - change) / np.abs(change).mean()
 
-    Deletion_error, Insertion_error: standard errors of the two gains
+
+def summarise(
+    scores: pd.DataFrame, attributions: Mapping[str, Attributions], groups: np.ndarray, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Return the means over the crops by Model, Weights (trained, random), Baseline and Method.
+
+    Args:
+        scores: Of `score_models`.
+        attributions: As there.
+        groups: (N,), crops of one group are not independent: the standard errors are those over groups.
+        classes: Names of the K classes.
+
+    Returns:
+        The means of the scores, and
+        Networks, Crops, Groups: how many they are taken over.
+        Deletion_error, Insertion_error: standard errors of the gains, over groups.
+        Deletion_spread, Insertion_spread: standard deviations of the gains over the random networks.
+        Rank: of the trained networks' methods by the sum of both gains, 1: the best.
+        Pixels_per_cell: of LayerCAM's layer.
+        Baseline_class, Baseline_share: what the networks most often take the baseline for, and how often.
+        Finding: what follows, see `finding`.
     """
-    groups = scores.groupby(["Model", "Weights", "Method"], sort=False)
-    means = groups.mean().drop(columns="Crop")
-    means.insert(0, "Crops", groups.size())
-    errors = groups[["Deletion_gain", "Insertion_gain"]].sem()
-    return means.assign(Deletion_error=errors["Deletion_gain"], Insertion_error=errors["Insertion_gain"]).reset_index()
+    scores = scores.assign(Weights=np.where(scores["Network"] == 0, "trained", "random"))
+    keys, rows = ["Model", "Weights", "Baseline", "Method"], []
+    for key, table in scores.groupby(keys, sort=False):
+        per_crop = table.groupby("Crop").mean(numeric_only=True).drop(columns="Network")
+        per_network = table.groupby("Network")[[*GAINS]].mean()
+        members = groups[per_crop.index]
+        row = dict(zip(keys, key, strict=True)) | {"Networks": len(per_network), "Crops": len(per_crop)}
+        row |= {"Groups": len(np.unique(members))} | per_crop.mean().to_dict()
+        for gain in GAINS:
+            name = gain.removesuffix("_gain")
+            row[f"{name}_error"] = standard_error(per_crop[gain].to_numpy(), members)
+            row[f"{name}_spread"] = per_network[gain].std() if len(per_network) > 1 else np.nan
+        if row["Method"] == "layer_cam":
+            row["Pixels_per_cell"] = attributions[row["Model"]].pixels_per_cell
+        guesses = attributions[row["Model"]].baselines[row["Baseline"]][per_crop.index].argmax(axis=1)
+        counts = np.bincount(guesses)
+        row |= {"Baseline_class": classes[counts.argmax()], "Baseline_share": counts.max() / len(guesses)}
+        rows.append(row)
+    means = pd.DataFrame(rows)
+    maps = means[(means["Weights"] == "trained") & ~means["Method"].isin(NULLS)]
+    totals = maps[[*GAINS]].sum(axis=1)
+    means["Rank"] = totals.groupby([maps["Model"], maps["Baseline"]]).rank(ascending=False, method="min")
+    means["Finding"] = [finding(row, means) for _, row in means.iterrows()]
+    return means
+
+
+def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
+    """Return the standard error of the mean of `values`, float (N,), whose `groups`, (N,), are independent; NaN of one.
+
+    Source: Liang & Zeger 1986, "Longitudinal data analysis using generalized linear models", for a mean.
+    """
+    sums = pd.Series(values - values.mean()).groupby(groups).sum()
+    if len(sums) < 2:
+        return np.nan
+    return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(values))
+
+
+def finding(row: pd.Series, means: pd.DataFrame) -> str:
+    """Say what follows from a row of `summarise`, no more: of the trained networks' maps only.
+
+    "consistent with what the network uses": both gains are above zero, by their 95 % intervals (t, groups - 1), and
+    above those of the random networks' maps by twice their spread; "no better than a blind order": one is below zero;
+    "cannot be told": neither.
+    """
+    if row["Weights"] != "trained" or row["Method"] in NULLS:
+        return ""
+    same = (means["Weights"] == "random") & (means["Model"] == row["Model"]) & (means["Method"] == row["Method"])
+    chance = means[same & (means["Baseline"] == row["Baseline"])]
+    lows, highs, above = [], [], True
+    for gain in GAINS:
+        name = gain.removesuffix("_gain")
+        half = stdtrit(max(row["Groups"] - 1, 1), 0.975) * row[f"{name}_error"]
+        lows.append(row[gain] - half)
+        highs.append(row[gain] + half)
+        above &= bool((row[gain] > chance[gain] + 2 * chance[f"{name}_spread"]).all())
+    if min(lows) > 0 and above:  # NaN, of a single group, is not
+        return "consistent with what the network uses"
+    return "no better than a blind order" if min(highs) < 0 else "cannot be told"
 
 
 def metrics(means: pd.DataFrame, model: str) -> dict[str, dict[str, float]]:
-    """Pick what the trained `model` comes to, score by score and method by method; what is not known is left out."""
-    own = means[(means["Model"] == model) & (means["Weights"] == "trained") & (means["Method"] != "random_order")]
-    own = own.set_index("Method")
-    names = ("In_nucleus", "In_disc", "Deletion_gain", "Insertion_gain", "Stability", "Agreement")
-    return {name.lower(): own[name].dropna().to_dict() for name in names}
-
-
-def fill_curves(
-    predict: Predict, crops: np.ndarray, targets: np.ndarray, maps: np.ndarray, shares: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probability of the targets along deletion and along insertion, each float (N, P).
-
-    The squares of a crop are hidden under its mean colour (deletion), or appear on it (insertion), those with the
-    highest values in `maps`, float (N, H, W), first. shares: float (P,), of the squares, rising from 0 to 1.
-    Sources: Petsiuk et al. 2018, "RISE"; squares, not pixels: Samek et al. 2017, "Evaluating the visualization of
-    what a deep neural network has learned".
-    """
-    ranks = rankdata(-cell_means(maps), method="ordinal", axis=1) - 1
-    counts = np.round(shares * ranks.shape[1])
-    deletion, insertion = [], []
-    for start in range(0, len(crops), CROPS_AT_ONCE):
-        some = slice(start, start + CROPS_AT_ONCE)
-        chosen = _pixels(ranks[some, None] < counts[:, None], crops.shape[1:3])[..., None]
-        crop = crops[some, None]
-        colour = crop.mean(axis=(2, 3), keepdims=True).round().astype(np.uint8)
-        images = np.concatenate([np.where(chosen, colour, crop), np.where(chosen, crop, colour)[:, 1:-1]], axis=1)
-        probabilities = predict(images.reshape(-1, *crops.shape[1:])).reshape(*images.shape[:2], -1)
-        found = np.take_along_axis(probabilities, targets[some, None, None], axis=2)[..., 0]
-        hidden, shown = found[:, : len(shares)], found[:, len(shares) :]
-        deletion.append(hidden)
-        insertion.append(np.hstack([hidden[:, -1:], shown, hidden[:, :1]]))  # its ends are those of the deletion
-    return np.concatenate(deletion), np.concatenate(insertion)
+    """Return the scores of the trained `model` by score, baseline and method, without unknown ones."""
+    trained = means[(means["Model"] == model) & (means["Weights"] == "trained") & ~means["Method"].isin(NULLS)]
+    first, *_ = trained["Baseline"].unique()
+    found: dict[str, dict[str, float]] = {}
+    for baseline, rows in trained.groupby("Baseline", sort=False):
+        for gain in GAINS:
+            found[f"{gain.lower()}_{baseline}"] = rows.set_index("Method")[gain].to_dict()
+    rows = trained[trained["Baseline"] == first].set_index("Method")
+    for name in ("In_nucleus", "In_disc", "Stability", "Agreement", "Convergence_delta"):
+        found[name.lower()] = rows[name].dropna().to_dict() if name in rows else {}
+    shares = trained.drop_duplicates("Baseline").set_index("Baseline")
+    found["baseline_share"] = {
+        f"{baseline}_{row['Baseline_class'].replace(' ', '_')}": row["Baseline_share"]
+        for baseline, row in shares.iterrows()
+    }
+    ranks = trained.pivot(index="Method", columns="Baseline", values="Rank")
+    found["rank_correlation_of_methods"] = (
+        {"between_baselines": float(ranks.corr().iloc[0, -1])} if len(ranks) > 1 else {}
+    )
+    return found
 
 
 def share_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -176,28 +266,15 @@ def share_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return (size * masks).sum(axis=(1, 2)) / size.sum(axis=(1, 2))
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def rank_correlation(maps: np.ndarray, others: np.ndarray, patch: int) -> np.ndarray:
     """Return Spearman's correlation of each two maps, float (N, H, W): float (N,) in [-1, 1], 0 where one is even.
 
-    It is that of the squares' means: pixel by pixel, gradients are noise, which smoothing takes out.
+    It is that of the patches' means: pixel by pixel, gradients are noise, which smoothing takes out.
     """
-    one, other = (rankdata(cell_means(maps), axis=1) for maps in (one, other))
-    one, other = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (one, other))
-    spread = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    return (one * other).sum(axis=1) / np.maximum(spread, 1e-30)
-
-
-def cell_means(maps: np.ndarray) -> np.ndarray:
-    """Return the means of squares of CELL pixels, float (N, squares), row by row. maps: float (N, H, W)."""
-    n, height, width = maps.shape
-    rows, columns = height // CELL, width // CELL
-    return maps.reshape(n, rows, CELL, columns, CELL).mean(axis=(2, 4)).reshape(n, rows * columns)
-
-
-def _pixels(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Give every pixel the value of its square: (..., squares) to (..., H, W)."""
-    grid = cells.reshape(*cells.shape[:-1], size[0] // CELL, size[1] // CELL)
-    return grid.repeat(CELL, axis=-2).repeat(CELL, axis=-1)
+    ranks, other_ranks = (pd.DataFrame(patch_means(values, patch)).rank(axis=1).to_numpy() for values in (maps, others))
+    ranks, other_ranks = (values - values.mean(axis=1, keepdims=True) for values in (ranks, other_ranks))
+    norm = np.sqrt((ranks**2).sum(axis=1) * (other_ranks**2).sum(axis=1))
+    return (ranks * other_ranks).sum(axis=1) / np.maximum(norm, 1e-30)
 
 
 def shift(images: np.ndarray, pixels: int) -> np.ndarray:

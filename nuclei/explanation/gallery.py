@@ -1,6 +1,6 @@
-"""Galleries of heat maps."""
+"""Galleries of heat maps: a few crops of each class, and the worst errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,10 +10,28 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from scipy.ndimage import gaussian_filter
 
+from nuclei.explanation.explain import Explanation
 from nuclei.task import TITLES, method_title
 
 SIGNED = "PuOr_r"  # purple, white, orange: told apart by colour-blind readers
 SMOOTHING = 2  # pixels: finer structure of the gradients does not survive a shift by one pixel
+
+
+def draw_galleries(explanation: Explanation, classes: Sequence[str], per_class: int) -> Iterator[tuple[str, Figure]]:
+    """Yield a name and a figure per class, of the first `per_class` crops drawn of it, and one of the worst errors."""
+    table, names = explanation.table, {}
+    drawn = table.iloc[: explanation.examples.drawn]
+    for label, name in enumerate(classes):
+        names[name] = np.flatnonzero(drawn["Label"] == label)[:per_class]
+    names["worst errors"] = explanation.examples.errors
+    for number, (name, chosen) in enumerate(names.items()):
+        titles = [f"{row.Filename}\ntrue: {classes[row.Label]}" for row in table.iloc[chosen].itertuples()]
+        maps, captions = {}, {}
+        for model, own in explanation.attributions.items():
+            maps[model] = {method: values[chosen] for method, values in own.maps.items()}
+            captions[model] = [f"{classes[row.argmax()]} {row.max():.0%}" for row in own.probabilities[chosen]]
+        figure = plot_attributions(explanation.crops[chosen], explanation.nuclei[chosen], titles, maps, captions)
+        yield f"{number}_{name.replace(' ', '_')}", figure
 
 
 def plot_attributions(
@@ -23,12 +41,17 @@ def plot_attributions(
     maps: Mapping[str, Mapping[str, np.ndarray]],
     captions: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """Draw a row a crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
+    """Draw a row per crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
 
-    crops: uint8 (N, H, W, C); nuclei: bool (N, H, W); titles: N; maps: float (N, H, W) a model and method;
-    captions: N a model, what it says of each crop. Purple speaks against that, orange for it, and the stronger it is,
-    the more it covers. Each map is smoothed over SMOOTHING pixels and on its own scale, whose end is written under it.
-    Without crops, a sentence.
+    Purple speaks against what the model says, orange for it, and the stronger it is, the more it covers. Each map is
+    smoothed over SMOOTHING pixels and on its own scale, whose end is written under it. Without crops, a sentence.
+
+    Args:
+        crops: uint8 (N, H, W, C).
+        nuclei: bool (N, H, W).
+        titles: N, of the crops.
+        maps: float (N, H, W) of each model and method.
+        captions: N per model, what it says of each crop as it is.
     """
     count = len(crops)
     if not count:
@@ -67,7 +90,7 @@ def plot_attributions(
             column += 1 + len(own)
     bar = figure.add_axes((0.5 - 1.5 / width, 0.35 / height, 3 / width, 0.12 / height))
     figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=bar, orientation="horizontal", ticks=[-1, 0, 1])
-    bar.set_xticklabels(["against the predicted class", "no effect", "for it"], fontsize=9)
+    bar.set_xticklabels(["against the class above the maps", "no effect", "for it"], fontsize=9)
     return figure
 
 

@@ -40,7 +40,7 @@ class Architecture(Protocol):
         ...
 
     def cam_layer(self, network: nn.Module) -> nn.Module:
-        """Return the layer of `network` whose feature maps Grad-CAM weighs."""
+        """Return the layer of `network` whose feature maps, not negative, LayerCAM weighs."""
         ...
 
 

@@ -76,5 +76,5 @@ class ResNet18:
         network.load_state_dict(matched, strict=False)
 
     def cam_layer(self, network: nn.Module) -> nn.Module:
-        """See `Architecture`: 16 pixels per cell, or 8 without pooling; those of the last stage span 32."""
-        return network.layer3
+        """See `Architecture`: at most 8 pixels per cell; the later stages cannot resolve a nucleus."""
+        return network.layer2 if self.stem == "pretrained" else network.layer3

@@ -21,6 +21,7 @@ SEVERITIES = {  # what the severity of a corruption is
     "eosin": "eosin, times as strong",
 }
 PANELS = 4  # per row
+NULL_STYLES = {"centre_first": "--", "smooth_random": ":"}  # orders that ask no network
 
 
 def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
@@ -157,26 +158,28 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def plot_fill_curves(curves: pd.DataFrame) -> Figure:
-    """Draw the deletion and insertion curves of `score_models`, a row a model, a line a method."""
-    models = list(curves["Model"].unique())
-    figure = Figure(figsize=(10, 3.6 * len(models)), layout="constrained")
-    axes = figure.subplots(len(models), 2, sharex=True, sharey=True, squeeze=False)
+def plot_deletion_insertion(curves: pd.DataFrame) -> Figure:
+    """Draw the deletion and insertion curves of `score_models`, a row per model, a line per method, nulls black."""
+    models, panels = list(curves["Model"].unique()), list(curves["Curve"].unique())
+    figure = Figure(figsize=(3.4 * len(panels), 3.4 * len(models)), layout="constrained")
+    axes = figure.subplots(len(models), len(panels), sharex=True, sharey=True, squeeze=False)
     for row, model in zip(axes, models, strict=True):
-        for ax, curve in zip(row, ("deletion", "insertion"), strict=True):
-            some = curves[(curves["Model"] == model) & (curves["Curve"] == curve)]
-            for number, (method, line) in enumerate(some.groupby("Method", sort=False)):
-                chance = method == "random_order"
+        for ax, curve in zip(row, panels, strict=True):
+            panel = curves[(curves["Model"] == model) & (curves["Curve"] == curve)]
+            for number, (method, line) in enumerate(panel.groupby("Method", sort=False)):
+                colour, style = ("black", NULL_STYLES[method]) if method in NULL_STYLES else (None, "-")
                 ax.plot(
                     line["Share"],
                     line["Probability"],
-                    color="black" if chance else LINE_COLOURS[(number - 1) % len(LINE_COLOURS)],
-                    linestyle="--" if chance else "-",
+                    color=colour or LINE_COLOURS[number % len(LINE_COLOURS)],
+                    linestyle=style,
                     label=method_title(method),
                 )
-            verb = {"deletion": "hidden", "insertion": "shown"}[curve]
-            ax.set(title=f"{TITLES[model]}: {curve}", xlabel=f"share of the crop that is {verb}, the strongest first")
+            verb = "hidden" if curve.startswith("deletion") else "shown"
+            ax.set(title=f"{TITLES[model]}: {curve}", xlabel=f"share {verb}, the strongest first")
+            ax.title.set_fontsize(9)
             ax.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel("probability of the predicted class")
-    axes[0, 1].legend(frameon=False, loc="lower right")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nuclei.evaluation.review import worst_errors
-from nuclei.explanation.examples import choose, choose_examples
+from nuclei.explanation.examples import choose, draw
 
 
 def two_class(chances):
@@ -10,44 +10,44 @@ def two_class(chances):
     return np.stack([1 - np.array(chances), np.array(chances)], axis=2)
 
 
-def test_examples_are_half_right_ones_and_half_the_surest_wrong_ones_of_each_class():
-    labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
-    chances = two_class([[0.1, 0.9, 0.2, 0.8, 0.6, 0.7, 0.9, 0.4, 0.7, 0.9]])  # 4, 6, 8 and 7 are wrong
-    assert choose_examples(labels, chances, 2).tolist() == [0, 6, 1, 7]
-    assert choose_examples(labels, chances, 4).tolist() == [0, 2, 6, 8, 1, 3, 5, 7]
+def test_the_sample_has_as_many_of_each_class_and_so_has_its_beginning():
+    labels = np.repeat([0, 1, 2, 5], [50, 30, 20, 3])
+    rows = draw(labels, 16, stratify=True, seed=0)
+    assert len(set(rows.tolist())) == 16
+    assert np.unique(labels[rows], return_counts=True)[1].tolist() == [5, 4, 4, 3]  # class 5 has no more
+    assert sorted(labels[rows[:4]]) == [0, 1, 2, 5]
 
 
-def test_an_example_is_right_only_where_every_model_is():
-    chances = two_class([[0.1, 0.8, 0.1, 0.1], [0.1, 0.1, 0.9, 0.1]])
-    assert choose_examples(np.zeros(4, int), chances, 4).tolist() == [0, 3, 2, 1]
+def test_without_strata_the_sample_has_the_classes_as_they_come():
+    labels = np.repeat([0, 1], [9000, 1000])
+    assert labels[draw(labels, 4000, stratify=False, seed=0)].mean() == pytest.approx(0.1, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "expected"),
-    [([], [0, 1, 2, 3]), ([0, 1, 2, 3, 4], [5, 0, 1, 2]), ([5], [0, 1, 2, 5]), ([0, 1, 2, 3], [4, 5, 0, 1])],
-)
-def test_the_other_half_fills_up_where_one_runs_short(wrong, expected):
-    chances = np.full((1, 6), 0.2)
-    chances[0, wrong] = 0.8
-    assert choose_examples(np.zeros(6, int), two_class(chances), 4).tolist() == expected
+def test_another_seed_draws_other_crops_and_the_same_seed_the_same():
+    labels = np.arange(100) % 4
+    first, again, other = (draw(labels, 8, True, seed).tolist() for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(draw(labels, 500, True, 0)) == 100
 
 
-def test_a_small_class_gives_all_it_has():
-    assert choose_examples(np.array([0, 1, 1, 1]), two_class([[0.1, 0.9, 0.2, 0.8]]), 6).tolist() == [0, 1, 3, 2]
+def test_the_worst_errors_are_the_surest_wrong_answers_of_any_model():
+    labels = np.zeros(5, int)
+    probabilities = two_class([[0.6, 0.1, 0.9, 0.2, 0.0], [0.2, 0.7, 0.4, 0.1, 0.8]])
+    assert worst_errors(labels, probabilities, 3).tolist() == [2, 4, 1]
+    assert worst_errors(labels, probabilities, 9).tolist() == [2, 4, 1, 0]
+    assert worst_errors(labels, probabilities, 0).tolist() == []
 
 
 def test_without_an_error_there_is_no_worst_one():
     assert worst_errors(np.array([1, 1]), two_class([[0.9, 0.8]]), 3).tolist() == []
-    chosen = choose(np.array([1, 1]), two_class([[0.9, 0.8]]), 2, 4, 1)
-    assert (chosen.rows.tolist(), chosen.typical.tolist(), chosen.worst.tolist()) == ([0, 1], [0, 1], [])
+    chosen = choose(np.array([1, 1]), two_class([[0.9, 0.8]]), 2, True, 4, seed=0)
+    assert sorted(chosen.rows.tolist()) == [0, 1] and (chosen.drawn, chosen.errors.tolist()) == (2, [])
 
 
-def test_a_crop_that_is_typical_and_among_the_worst_is_explained_once():
+def test_what_networks_say_does_not_choose_the_sample_and_an_error_in_it_is_explained_once():
     labels = np.array([1, 0, 0, 1, 1, 0, 1])
     chances = two_class([[0.9, 0.7, 0.2, 0.1, 0.3, 0.4, 0.6]])  # 3 is the worst, then 1 and 4
-    chosen = choose(labels, chances, 2, 3, 1)
-    assert chosen.rows.tolist() == [0, 1, 2, 3, 4]
-    assert chosen.rows[chosen.typical].tolist() == [2, 1, 0, 3]
-    assert chosen.rows[chosen.worst].tolist() == [3, 1, 4]
-    assert chosen.rows[chosen.typical][chosen.checked].tolist() == [2, 0]
-    assert choose(labels, chances, 2, 3, 5).checked.tolist() == [0, 1, 2, 3]
+    chosen = choose(labels, chances, 4, True, 3, seed=0)
+    assert chosen.rows[: chosen.drawn].tolist() == draw(labels, 4, True, 0).tolist()
+    assert chosen.rows[chosen.errors].tolist() == [3, 1, 4]
+    assert len(set(chosen.rows.tolist())) == len(chosen.rows)

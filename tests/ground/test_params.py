@@ -121,8 +121,10 @@ def test_values_that_the_readme_offers_are_taken(key, value, tmp_path):
         ("explain.occlusion", [{"window": 0, "stride": 1}]),
         ("explain.occlusion", [{"window": 20, "stride": 21}]),  # pixels in between would never be covered
         ("explain.occlusion", [{"window": 20, "stride": 10}, {"window": 20, "stride": 5}]),  # named by their window
-        ("explain.steps", 0),
-        ("explain.noise", 1.1),
+        ("explain.ig_steps", 0),
+        ("explain.methods", ["occlusion", "occlusion"]),
+        ("explain.random_networks", 1),
+        ("explain.noise_std", 1.1),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(key, value, tmp_path):

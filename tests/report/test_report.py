@@ -209,8 +209,8 @@ def test_no_error_and_no_doubtful_label_leave_a_sentence(results):
 
 def test_heat_maps_come_with_the_scores_that_say_what_they_are_worth(results):
     page = show(results)
-    assert "CNN trained Grad-CAM 8 0.123 0.980" in page.text
-    assert "ResNet18 trained random order 8 0.000 –" in page.text
+    assert "CNN trained LayerCAM 8 0.123 0.980" in page.text
+    assert "ResNet18 trained centre first 8 0.000 –" in page.text
     assert "by every method and both networks: muscle" in {
         image["alt"].partition("crops ")[2] for image in page.all("img")
     }

@@ -63,7 +63,7 @@ def write_results(folder: Path, names: list[str] = NAMES) -> None:
     write_csv(folder / "crossval.csv", pd.DataFrame({"model": "cnn", "fold": [0, 1], "crops": 6, "groups": 3} | scores))
     review = {"Filename": names[4:5], "Label": [0], "Predicted": [1], "Confidence": [0.91]}
     write_csv(folder / "review.csv", pd.DataFrame(review))
-    faithfulness = {"Model": ["cnn", "resnet"], "Weights": "trained", "Method": ["grad_cam", "random_order"]}
+    faithfulness = {"Model": ["cnn", "resnet"], "Weights": "trained", "Method": ["layer_cam", "centre_first"]}
     faithfulness |= {"Crops": 8, "Deletion_gain": [0.1234, 0.0], "Stability": [0.98, None]}
     write_csv(folder / "faithfulness.csv", pd.DataFrame(faithfulness))
     for model, predicted in PREDICTED.items():
