@@ -100,8 +100,8 @@ def explanation_table(faithfulness: pd.DataFrame) -> list[dict[str, Any]]:
         faithfulness: Its rows of `nuclei.explanation.faithfulness.summarise`.
 
     Returns:
-        One row per baseline and method, null orders included: both gains with their standard errors over groups, the
-        same of random weights with their standard deviations over networks, shares, correlations, and the finding.
+        One row per baseline and method, null orders included: the finding, both gains with their standard errors over
+        groups, the same of random weights with their standard deviations over networks, shares, and correlations.
     """
     keys = ["Baseline", "Method"]
     random = faithfulness[faithfulness["Weights"] == "random"].set_index(keys)
@@ -110,14 +110,15 @@ def explanation_table(faithfulness: pd.DataFrame) -> list[dict[str, Any]]:
         key = (row["Baseline"], row["Method"])
         chance = random.loc[key] if key in random.index else {}
         measured: dict[str, Any] = {"Baseline": method_title(row["Baseline"]), "Method": method_title(row["Method"])}
+        measured["Finding"] = row["Finding"]
         for name in ("Deletion", "Insertion"):
             measured[f"{name} gain"] = Measured(row[f"{name}_gain"], row[f"{name}_error"])
             value, spread = (chance.get(f"{name}_{column}", np.nan) for column in ("gain", "spread"))
-            measured[f"{name} gain, random weights"] = Measured(value, spread)
+            measured[f"{name} gain, random"] = Measured(value, spread)
         for column in ("In_disc", "In_nucleus", "Stability", "Agreement"):
             measured[column.replace("_", " ")] = row.get(column, np.nan)
-        measured["Agreement, random weights"] = chance.get("Agreement", np.nan)
-        rows.append(measured | {"Finding": row["Finding"]})
+        measured["Agreement, random"] = chance.get("Agreement", np.nan)
+        rows.append(measured)
     return rows
 
 
