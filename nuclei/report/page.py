@@ -20,7 +20,14 @@ from nuclei.models.calibration import TARGETS
 from nuclei.params import Params
 from nuclei.report.inline import inline_crop
 from nuclei.report.results import STAGES
-from nuclei.report.tables import Measured, count_search, describe_change, explanation_table, group_table, robustness_table
+from nuclei.report.tables import (
+    Measured,
+    count_search,
+    describe_change,
+    explanation_table,
+    group_table,
+    robustness_table,
+)
 from nuclei.task import CLASSES, HEADING, MPP, NETWORKS, SIDE, TISSUE, TITLES, method_title
 
 GROUP_ROWS = 30  # of the table of groups: the largest

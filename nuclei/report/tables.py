@@ -145,5 +145,3 @@ def count_search(results: Mapping[str, Any], model: str, params: Params) -> Sear
     return SearchCost(
         len(trials), int(trials["steps"].sum()), int(trials["crops"].sum()), len(epochs), steps, steps * batch_size
     )
-
-

@@ -19,7 +19,7 @@ NAMES = [f"{number}.png" for number in range(48)]
 LABELS = np.arange(48) % 4
 GROUPS = np.arange(48) // 4
 FOLDS = GROUPS % 3  # of 5
-# By network and crop, the incorrect class that it predicts, and the logit of that class: the higher, the more confident.
+# By network and crop, the incorrect class that it predicts and its logit: the higher, the more confident.
 ERRORS = {"cnn": {0: (1, 7), 4: (1, 9), 2: (3, 6)}, "resnet": {4: (1, 9), 3: (0, 5)}}
 
 
