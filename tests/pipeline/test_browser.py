@@ -136,13 +136,13 @@ def test_the_gallery_of_errors_is_filtered_by_class_pair_and_network(window, exa
     page = window.page
     assert page.locator(ERRORS).count() == 4
     assert page.locator("#matches").inner_text() == "4 of 4 shown"
-    page.get_by_label("Error").select_option("normal epithelial classified as cancer epithelial (2)")
+    page.get_by_label("Class pair").select_option("normal epithelial classified as cancer epithelial (2)")
     assert page.locator(ERRORS).count() == 2
-    page.get_by_label("made by").select_option("ResNet18")
+    page.get_by_label("misclassified by").select_option("ResNet18")
     assert page.locator(ERRORS).count() == 1 and "4.png" in page.locator(ERRORS).inner_text()
-    page.get_by_label("Error").select_option("any")
+    page.get_by_label("Class pair").select_option("any")
     assert page.locator(ERRORS).count() == 2
-    page.get_by_label("made by").select_option("all networks")
+    page.get_by_label("misclassified by").select_option("all networks")
     assert page.locator(ERRORS).count() == 1
     assert page.locator("#matches").inner_text() == "1 of 4 shown"
 
@@ -152,7 +152,7 @@ def test_a_number_in_the_confusion_matrix_leads_to_its_crops(window, example):
     page = window.page
     page.get_by_label("1 muscle classified as immune leukocyte by CNN").click()
     assert page.locator(ERRORS).count() == 1 and "2.png" in page.locator(ERRORS).inner_text()
-    assert page.get_by_label("made by").input_value() == "cnn"
+    assert page.get_by_label("misclassified by").input_value() == "cnn"
     assert page.locator("#errors").evaluate("(head) => head.getBoundingClientRect().top") < 100
 
 

@@ -195,8 +195,8 @@ def test_a_calibration_error_stands_beside_that_of_a_perfectly_calibrated_networ
     expected = f"CNN: an ECE of {scores['ece']:.3f}, where a perfectly calibrated network would get "
     page = show(results)
     assert f"{expected}{scores['ece_if_calibrated']:.3f} on average" in page.text
-    assert "no sign of miscalibration" in page.text and "miscalibrated beyond chance" not in page.text
-    assert "miscalibrated beyond chance" in show(change_metrics(results, {"ece": 0.5})).text
+    assert "no sign of miscalibration" in page.text and "more than chance explains" not in page.text
+    assert "more than chance explains" in show(change_metrics(results, {"ece": 0.5})).text
     assert f"is {scores['ece']:.3f}; a perfectly calibrated network" in build_card(results, "cnn", None, PARAMS)
 
 
@@ -212,6 +212,7 @@ def test_every_verdict_is_on_the_page_and_on_the_cards_of_its_two_networks(resul
     other = {"resnet_against_cnn": results["evaluate/comparison.json"]["resnet_against_cnn"] | {"verdict": "Equal."}}
     other |= {"toy_against_cnn": other["resnet_against_cnn"] | {"verdict": "Toy is better."}}
     changed = results | {"evaluate/comparison.json": other}
+    assert "The balanced accuracy of ResNet18 minus that of CNN is +2.1 percentage points" in show(results).text
     assert verdict in show(results).text and "Toy is better." in show(changed).text
     assert "Toy is better." in build_card(changed, "cnn", None, PARAMS)
     assert "Toy is better." not in build_card(changed, "resnet", None, PARAMS)
