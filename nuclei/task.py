@@ -2,6 +2,10 @@
 
 from typing import NamedTuple
 
+HEADING = "Types of nuclei in colon tissue"  # of reports
+
+TISSUE = "H&E-stained colon tissue"  # of the crops
+
 CLASSES = ("normal epithelial", "cancer epithelial", "muscle", "immune leukocyte")
 
 SIDE = 100  # pixels per side of a crop

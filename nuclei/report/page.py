@@ -1,4 +1,4 @@
-"""What the pipeline found: one HTML page that needs no other file, and a model card of each network."""
+"""The results of the pipeline: one HTML page that needs no other file, and a model card of each network."""
 
 import hashlib
 import math
@@ -16,32 +16,54 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from nuclei.evaluation.review import confident_errors
+from nuclei.models.calibration import TARGETS
 from nuclei.params import Params
 from nuclei.report.inline import inline_crop
 from nuclei.report.results import STAGES
-from nuclei.task import CLASSES, TITLES, method_title
+from nuclei.report.tables import (
+    Measured,
+    count_search,
+    describe_change,
+    explanation_table,
+    group_table,
+    robustness_table,
+)
+from nuclei.task import CLASSES, HEADING, MPP, NETWORKS, SIDE, TISSUE, TITLES, method_title
+
+GROUP_ROWS = 30  # of the table of groups: the largest
+HUES = 5  # colours of networks in report.css, those of `nuclei.figures.COLOURS`
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A held-out crop that a network got wrong: its label, and of each network the class and its probability."""
+class Misclassified:
+    """A held-out crop that at least one network misclassified.
+
+    Attributes:
+        name: Its file.
+        label: Its class, as labelled.
+        predicted: By network, the predicted class and its probability.
+    """
 
     name: str
     label: int
-    guesses: dict[str, tuple[int, float]]
+    predicted: dict[str, tuple[int, float]]
 
 
 def build_page(results: Mapping[str, Any], crops: Mapping[str, np.ndarray], params: Params, parameters: str) -> str:
-    """Return the page: HTML that names no other file or host, the same for the same input.
+    """Build the page: HTML that names no other file or host, the same for the same input.
 
-    results: by `read_results`; crops: of each file name uint8 (H, W, C), none where they are not there
-    parameters: the text of params.yaml, to be shown
+    Args:
+        results: Of `read_results`.
+        crops: By file name, uint8 (H, W, C); empty where they are missing.
+        params: All parameters.
+        parameters: The text of params.yaml, which is shown.
     """
-    predictions = _of_each(results, "predictions_{}.csv")
-    errors = wrong_predictions(predictions)
+    predictions = _by_network(results, "evaluate/predictions_{}.csv")
+    errors = list_misclassified(predictions)
     shown = errors[: params.report.crops]
-    review = [] if results["review.csv"] is None else results["review.csv"].head(params.report.crops)
-    pictured = {wrong.name for wrong in shown} | set(review["Filename"] if len(review) else ())
+    issues = results["review/label_issues.csv"]
+    issues = [] if issues is None else issues.head(params.report.crops).to_dict("records")
+    pictured = {error.name for error in shown} | {issue["Filename"] for issue in issues}
     folder = Path(__file__).parent / "templates"
     style, script = ((folder / f"report.{kind}").read_text() for kind in ("css", "js"))
     return _template("report.html.j2").render(
@@ -52,50 +74,63 @@ def build_page(results: Mapping[str, Any], crops: Mapping[str, np.ndarray], para
         style_hash=_hash(style),
         script_hash=_hash(script),
         confusions={model: confusion(table) for model, table in predictions.items()},
+        groups=group_table(_by_network(results, "evaluate/groups_{}.csv"), predictions),
+        group_rows=GROUP_ROWS,
         errors=errors,
         shown=shown,
-        mistakes=count_mistakes(errors),
-        review=review,
+        error_counts=count_errors(errors),
+        robustness=robustness_table(_by_network(results, "robustness/scores_{}.csv")),
+        explanation_table=explanation_table,
+        search={model: count_search(results, model, params) for model in TITLES},
+        environments=_environments(results),
+        issues=issues,
         thumbnails={name: inline_crop(crops[name]) for name in sorted(pictured & crops.keys())},
         parameters=parameters,
     )
 
 
 def build_card(results: Mapping[str, Any], model: str, checkpoint: Mapping[str, Any] | None, params: Params) -> str:
-    """Return the model card of `model`, Markdown. checkpoint: by `describe_checkpoint`, None where it is missing."""
-    return _template("model_card.md.j2").render(**_context(results, params), model=model, checkpoint=checkpoint)
+    """Build the model card of a network, Markdown.
+
+    Args:
+        results: Of `read_results`.
+        model: A key of `nuclei.task.NETWORKS`.
+        checkpoint: Of `describe_checkpoint`, for the network that was trained on all crops; None where it is missing.
+        params: All parameters.
+    """
+    return _template("model_card.md.j2").render(
+        **_context(results, params), model=model, checkpoint=checkpoint, targets=TARGETS
+    )
 
 
-def wrong_predictions(predictions: Mapping[str, pd.DataFrame]) -> list[Wrong]:
-    """List the crops that any network got wrong, those first where a network was surest of a wrong class.
+def list_misclassified(predictions: Mapping[str, pd.DataFrame]) -> list[Misclassified]:
+    """List the crops that any network misclassified, by the confidence in the incorrect class, the highest first.
 
-    predictions: a table a network, of the same crops: Filename, Label, Predicted, Probability_0, ...
+    Args:
+        predictions: By network, one row per crop, the same crops: Filename, Label, Predicted, Probability_0..K-1.
     """
     if not predictions:
         return []
     tables = list(predictions.values())
     names, labels = tables[0]["Filename"], tables[0]["Label"].to_numpy()
-    guesses = np.stack([table["Predicted"] for table in tables])
-    chances = np.stack([table.filter(like="Probability").max(axis=1) for table in tables])
+    predicted = np.stack([table["Predicted"] for table in tables])
+    confidences = np.stack([table.filter(like="Probability").max(axis=1) for table in tables])
     return [
-        Wrong(
+        Misclassified(
             names[row],
             int(labels[row]),
-            {
-                model: (int(guess[row]), float(chance[row]))
-                for model, guess, chance in zip(predictions, guesses, chances, strict=True)
-            },
+            {model: (int(predicted[i, row]), float(confidences[i, row])) for i, model in enumerate(predictions)},
         )
-        for row in confident_errors(labels, guesses, chances)
+        for row in confident_errors(labels, predicted, confidences)
     ]
 
 
-def count_mistakes(errors: Sequence[Wrong]) -> list[tuple[tuple[int, int], int]]:
-    """Count the crops by label and by a class that a network took them for, the most frequent pair first."""
+def count_errors(errors: Sequence[Misclassified]) -> list[tuple[tuple[int, int], int]]:
+    """Count the crops by label and by an incorrect class that a network predicted, the most frequent pair first."""
     pairs = Counter(
         pair
-        for wrong in errors
-        for pair in {(wrong.label, guess) for guess, _ in wrong.guesses.values() if guess != wrong.label}
+        for error in errors
+        for pair in {(error.label, predicted) for predicted, _ in error.predicted.values() if predicted != error.label}
     )
     return sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
 
@@ -107,24 +142,44 @@ def confusion(predictions: pd.DataFrame) -> np.ndarray:
     return counts
 
 
-def interval_axis(scores: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
-    """Compute the intervals of `metric` of each network on one axis: low and high end, places of each in 0..100.
+def interval_axis(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
+    """Put the intervals of `metric` of all networks on one axis.
 
-    None where a network has no interval.
+    Args:
+        metrics: By network, its scores with their intervals.
+        metric: One of them.
+
+    Returns:
+        Its low and high ends, and by network the positions of low end, score and high end, in 0..100; None where a
+        network has no interval.
     """
-    marks = {model: [own.get(f"{metric}{end}") for end in ("_low", "", "_high")] for model, own in scores.items()}
-    values = [value for own in marks.values() for value in own]
+    marks = {
+        model: [scores.get(f"{metric}{end}") for end in ("_low", "", "_high")] for model, scores in metrics.items()
+    }
+    values = [value for triple in marks.values() for value in triple]
     if None in values or min(values) == max(values):
         return None
     low, high = min(values), max(values)
-    places = {model: [100 * (value - low) / (high - low) for value in own] for model, own in marks.items()}
-    return {"low": low, "high": high, "places": places}
+    positions = {model: [100 * (value - low) / (high - low) for value in triple] for model, triple in marks.items()}
+    return {"low": low, "high": high, "positions": positions}
 
 
-def _of_each(results: Mapping[str, Any], pattern: str) -> dict[str, Any]:
-    """Return what there is of `pattern` by network."""
-    found = {model: results[pattern.format(model)] for model in TITLES}
-    return {model: content for model, content in found.items() if content is not None}
+def _environments(results: Mapping[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
+    """List the environments in which networks were trained, each with the titles of those networks."""
+    environments: list[tuple[list[str], dict[str, Any]]] = []
+    for model, environment in _by_network(results, "train/{}/environment.json").items():
+        titles = next((titles for titles, other in environments if other == environment), None)
+        if titles is None:
+            environments.append(([TITLES[model]], environment))
+        else:
+            titles.append(TITLES[model])
+    return environments
+
+
+def _by_network(results: Mapping[str, Any], pattern: str) -> dict[str, Any]:
+    """Return the results called `pattern` by network, without those that are missing."""
+    contents = {model: results[pattern.format(model)] for model in TITLES}
+    return {model: content for model, content in contents.items() if content is not None}
 
 
 @cache
@@ -137,18 +192,25 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"decimals": _decimals, "share": _share, "count": _count, "cell": _cell}
+    environment.filters |= {"decimals": _decimals, "share": _share, "count": _count, "cell": _cell, "listed": _listed}
     return environment.get_template(name)
 
 
 def _context(results: Mapping[str, Any], params: Params) -> dict[str, Any]:
     return {
         "results": results,
-        "each": partial(_of_each, results),
+        "by_network": partial(_by_network, results),
         "stages": STAGES,
         "titles": TITLES,
+        "networks": NETWORKS,
+        "hues": {model: f"network{i % HUES}" for i, model in enumerate(TITLES)},
         "method_title": method_title,
+        "describe_change": describe_change,
         "classes": CLASSES,
+        "heading_text": HEADING,
+        "tissue": TISSUE,
+        "side": SIDE,
+        "mpp": MPP,
         "params": params,
     }
 
@@ -158,20 +220,29 @@ def _hash(text: str) -> str:
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _decimals(value: float | None, places: int = 3) -> str:
-    return "–" if _unknown(value) else f"{value:.{places}f}"
+def _decimals(value: float | None, digits: int = 3) -> str:
+    return "–" if _unknown(value) else f"{value:.{digits}f}"
 
 
-def _share(value: float | None, places: int = 1) -> str:
-    return "–" if _unknown(value) else f"{100 * value:.{places}f} %"
+def _share(value: float | None, digits: int = 1) -> str:
+    return "–" if _unknown(value) else f"{100 * value:.{digits}f} %"
 
 
 def _count(value: int) -> str:
     return f"{value:,}"
 
 
+def _listed(words: Sequence[str], last: str = "and") -> str:
+    """Join words as prose does: a, b and c."""
+    *first, final = words
+    return f"{', '.join(first)} {last} {final}" if first else final
+
+
 def _cell(value: Any) -> str:
     """Write a table's value: counts whole, other numbers with three decimals, or digits where they are small."""
+    if isinstance(value, Measured):
+        error = "" if _unknown(value.error) else f" ± {value.error:.3f}"
+        return f"{_decimals(value.value)}{error}"
     if _unknown(value):
         return "–"
     if isinstance(value, float):

@@ -34,7 +34,6 @@ FILES = {
     "explain": ["explain/galleries", "explain/faithfulness.csv"],
     "submit": ["submit/submission_{}.csv"],
     "figures": [
-        "figures/confusion.png",
         "figures/curves.png",
         "figures/trials.png",
         "figures/reliability.png",
@@ -79,7 +78,7 @@ def _numbers(column: pd.Series) -> pd.Series:
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what the model `path` says of itself, and its number of `parameters`."""
+    """Return the metadata of the model `path`, see `save_model`, and its number of trained `parameters`."""
     with safe_open(path, framework="np") as file:
         trained = [name for name in file.keys() if "running_" not in name and "num_batches" not in name]  # noqa: SIM118
         count = sum(math.prod(file.get_slice(name).get_shape()) for name in trained)

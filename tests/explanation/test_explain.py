@@ -2,13 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nuclei.explanation.galleries import draw_galleries
 
 from nuclei.device import Compute
 from nuclei.errors import InputError
 from nuclei.explanation.deletion_insertion import NULLS
 from nuclei.explanation.explain import explain_models, select_and_explain
 from nuclei.explanation.explainable import explainable, predict_single_view
-from nuclei.explanation.galleries import draw_galleries
 from nuclei.models.checkpoint import Model
 from nuclei.models.networks import SmallCNN, build
 from nuclei.params import Explain

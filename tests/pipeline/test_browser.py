@@ -68,7 +68,7 @@ def context(tmp_path_factory) -> Iterator[sync_api.BrowserContext]:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory) -> Path:
-    """A page of made-up findings in which names try to run code."""
+    """A page of made-up results in which names try to run code."""
     folder = tmp_path_factory.mktemp("reports")
     write_results(folder, HOSTILE)
     page = folder / "index.html"
@@ -100,8 +100,8 @@ def test_the_report_of_a_run_opens_from_disk(window, width, finished: Clone, tmp
 
 def test_a_click_on_a_column_sorts_it_as_numbers_and_a_second_one_backwards(window, example):
     window.open(example)
-    trials = "table:has(caption:text-is('CNN: trials, the best first'))"
-    assert window.column(trials, 3) == ["0.300", "0.400", "17.500"]
+    trials = "table:has(caption:text-is('CNN: trials, the last rung and the lowest loss first'))"
+    assert window.column(trials, 7) == ["0.300", "0.400", "17.500"]
     head = window.page.locator(f"{trials} thead th:nth-child(2)")
     assert window.column(trials, 2) == ["0.003", "0.001", "0.02"]
     head.get_by_role("button").click()
@@ -116,11 +116,19 @@ def test_a_click_on_a_column_sorts_it_as_numbers_and_a_second_one_backwards(wind
 
 def test_words_are_sorted_as_words_and_unknown_numbers_come_last(window, example):
     window.open(example)
-    classes = "table:has(caption:text-is('CNN, class by class'))"
+    classes = "table:has(caption:text-is('CNN: scores per class'))"
     window.page.locator(f"{classes} thead th:nth-child(1) button").click()
     assert window.column(classes, 1) == ["cancer epithelial", "immune leukocyte", "muscle", "normal epithelial"]
-    window.page.locator(f"{classes} thead th:nth-child(6) button").click()
-    assert window.column(classes, 6) == ["0.900", "1.000", "1.000", "–"]
+    maps = "table:has(caption:text-matches('^CNN: means over 16 crops'))"
+    window.page.locator(f"{maps} thead th:has-text('Stability') button").click()
+    assert window.column(maps, 10) == ["0.980", "0.980", "0.980", "0.980", "–", "–"]
+
+
+def test_values_with_an_error_are_sorted_by_the_value(window, example):
+    window.open(example)
+    maps = "table:has(caption:text-matches('^CNN: means over 16 crops'))"
+    window.page.locator(f"{maps} thead th:nth-child(4) button").click()
+    assert [text.split()[0] for text in window.column(maps, 4)] == 2 * ["0.000"] + 2 * ["0.046"] + 2 * ["0.123"]
 
 
 def test_the_gallery_of_errors_is_filtered_by_class_pair_and_network(window, example):
@@ -128,13 +136,13 @@ def test_the_gallery_of_errors_is_filtered_by_class_pair_and_network(window, exa
     page = window.page
     assert page.locator(ERRORS).count() == 4
     assert page.locator("#matches").inner_text() == "4 of 4 shown"
-    page.get_by_label("Mistake").select_option("normal epithelial taken for cancer epithelial (2)")
+    page.get_by_label("Class pair").select_option("normal epithelial classified as cancer epithelial (2)")
     assert page.locator(ERRORS).count() == 2
-    page.get_by_label("made by").select_option("ResNet18")
+    page.get_by_label("misclassified by").select_option("ResNet18")
     assert page.locator(ERRORS).count() == 1 and "4.png" in page.locator(ERRORS).inner_text()
-    page.get_by_label("Mistake").select_option("any")
+    page.get_by_label("Class pair").select_option("any")
     assert page.locator(ERRORS).count() == 2
-    page.get_by_label("made by").select_option("all networks")
+    page.get_by_label("misclassified by").select_option("all networks")
     assert page.locator(ERRORS).count() == 1
     assert page.locator("#matches").inner_text() == "1 of 4 shown"
 
@@ -142,9 +150,9 @@ def test_the_gallery_of_errors_is_filtered_by_class_pair_and_network(window, exa
 def test_a_number_in_the_confusion_matrix_leads_to_its_crops(window, example):
     window.open(example)
     page = window.page
-    page.get_by_label("1 muscle taken for immune leukocyte by CNN").click()
+    page.get_by_label("1 muscle classified as immune leukocyte by CNN").click()
     assert page.locator(ERRORS).count() == 1 and "2.png" in page.locator(ERRORS).inner_text()
-    assert page.get_by_label("made by").input_value() == "cnn"
+    assert page.get_by_label("misclassified by").input_value() == "cnn"
     assert page.locator("#errors").evaluate("(head) => head.getBoundingClientRect().top") < 100
 
 

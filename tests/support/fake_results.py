@@ -6,20 +6,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from nuclei.evaluation.comparison import compare
+from nuclei.evaluation.evaluate import evaluate
+from nuclei.evaluation.review import find_label_issues
 from nuclei.files import write_csv, write_json
 from nuclei.params import Params, load_params
 from nuclei.report.results import STAGES
-from nuclei.task import CLASSES
+from nuclei.task import CLASSES, NETWORKS, TITLES
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "ece")
-NAMES = [f"{number}.png" for number in range(12)]
-LABELS = np.arange(12) % 4
-# The CNN takes crops 0 and 4 for cancer and 2 for immune; the ResNet18 crop 4 for cancer and 3 for normal.
-PREDICTED = {
-    "cnn": [1, 1, 3, 3, 1, 1, 2, 3, 0, 1, 2, 3],
-    "resnet": [0, 1, 2, 0, 1, 1, 2, 3, 0, 1, 2, 3],
-}
+NAMES = [f"{number}.png" for number in range(48)]
+LABELS = np.arange(48) % 4
+GROUPS = np.arange(48) // 4
+FOLDS = GROUPS % 3  # of 5
+# By network and crop, the incorrect class that it predicts and its logit: the higher, the more confident.
+ERRORS = {"cnn": {0: (1, 7), 4: (1, 9), 2: (3, 6)}, "resnet": {4: (1, 9), 3: (0, 5)}}
 
 
 def with_params(**sections: dict) -> Params:
@@ -35,64 +36,92 @@ def draw_crops(names: list[str] = NAMES, channels: int = 3) -> dict[str, np.ndar
     return dict(zip(names, crops, strict=True))
 
 
+def fake_logits(model: str) -> np.ndarray:
+    """Logits of all crops, correct but for ERRORS."""
+    logits = np.random.default_rng(len(model)).uniform(0, 1, (48, 4)).astype(np.float32)
+    logits[np.arange(48), LABELS] += 4
+    for crop, (predicted, logit) in ERRORS.get(model, {}).items():
+        logits[crop, predicted] = logit
+    return logits
+
+
 def write_results(folder: Path, names: list[str] = NAMES) -> None:
     """Write all that the report reads into `folder`."""
     about = {"height": 100, "width": 100, "channels": 3, "duplicates": 2, "mean": [0.7, 0.5, 0.7], "std": [0.1] * 3}
     write_json(
-        folder / "data.json",
+        folder / "unzip/data.json",
         {
-            "train": {"crops": 1234, **about, "crops_per_class": dict(zip(CLASSES, (234, 500, 200, 300), strict=True))},
+            "train": {"crops": 80, **about, "crops_per_class": dict(zip(CLASSES, (14, 36, 10, 20), strict=True))},
             "test": {"crops": 40, **about},
             "same_crop_other_label": 1,
             "test_crops_in_train": 5,
+            "notes": ["groups are compared without spaces"],
         },
     )
     leaks = {"overlapping_share": 0.975, "pairs": 6863, "groups": 43, "largest_group": 79, "pairs_across_folds": 0}
     leaks |= {"test_overlapping_share": 0.9, "leaking_share_of_random_fold": {"0": 1.0, "1": 0.991667}}
-    write_json(folder / "leakage.json", leaks)
-    write_csv(folder / "near_duplicates.csv", pd.DataFrame({"First": names[:2], "Second": names[2:4], "Bits": [3, 4]}))
-    write_json(folder / "weights.json", {"asked": "imagenet", "used": "imagenet"})
-    difference = {"accuracy_difference": 0.083, "is_it_luck": "It may be: they differ by 8.3 points."}
-    write_json(folder / "comparison.json", difference)
-    write_json(folder / "environment.json", {"device": "cpu", "threads": 2, "packages": {"torch": "9.8.7"}})
-    write_json(
-        folder / "crossval.json",
-        {name: {metric: {"mean": 0.912, "spread": 0.034} for metric in METRICS} for name in PREDICTED},
-    )
-    scores = {metric: [0.9, 0.95] for metric in METRICS}
-    write_csv(folder / "crossval.csv", pd.DataFrame({"model": "cnn", "fold": [0, 1], "crops": 6, "groups": 3} | scores))
-    review = {"Filename": names[4:5], "Label": [0], "Predicted": [1], "Confidence": [0.91]}
-    write_csv(folder / "review.csv", pd.DataFrame(review))
-    faithfulness = {"Model": ["cnn", "resnet"], "Weights": "trained", "Method": ["layer_cam", "centre_first"]}
-    faithfulness |= {"Crops": 8, "Deletion_gain": [0.1234, 0.0], "Stability": [0.98, None]}
-    write_csv(folder / "faithfulness.csv", pd.DataFrame(faithfulness))
-    for model, predicted in PREDICTED.items():
-        _write_model(folder, model, names, np.array(predicted))
-    (folder / "explain").mkdir()
-    for path in [*(folder / name for name in STAGES if name.endswith(".png")), folder / "explain" / "2_muscle.png"]:
+    write_json(folder / "split/leakage.json", leaks)
+    duplicates = {"First": names[:2], "Second": names[2:4], "Bits": [3, 4]}
+    write_csv(folder / "overlap/near_duplicates.csv", pd.DataFrame(duplicates))
+    write_json(folder / "weights/weights.json", {"asked": "imagenet", "used": "imagenet"})
+    predictions = {model: _write_model(folder, model, names) for model in NETWORKS}
+    labels, (first, second, *_) = LABELS, NETWORKS
+    predicted = {TITLES[model]: predictions[model]["Predicted"].to_numpy() for model in (first, second)}
+    write_json(folder / "evaluate/comparison.json", {"resnet_against_cnn": compare(labels, predicted, GROUPS, CLASSES)})
+    write_csv(folder / "review/label_issues.csv", find_label_issues(predictions))
+    write_csv(folder / "explain/faithfulness.csv", fake_faithfulness())
+    (folder / "explain/galleries").mkdir()
+    images = [folder / name for name in STAGES if name.endswith(".png")]
+    for path in [*images, folder / "explain/galleries/2_muscle.png"]:
+        path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3)).astype(np.uint8)).save(path)
 
 
-def _write_model(folder: Path, model: str, names: list[str], predicted: np.ndarray) -> None:
-    chances = np.full((len(names), 4), 0.1)
-    chances[np.arange(len(names)), predicted] = 0.7
-    chances[4, predicted[4]] = 0.9
-    columns = {f"Probability_{label}": column for label, column in enumerate(chances.T)}
-    table = pd.DataFrame({"Filename": names, "Label": LABELS, "Predicted": predicted} | columns)
-    write_csv(folder / f"predictions_{model}.csv", table)
-    values = dict.fromkeys(METRICS, 0.875 if model == "cnn" else 0.75)
-    values |= {f"{metric}_low": 0.625 for metric in METRICS} | {f"{metric}_high": 0.9375 for metric in METRICS}
-    values |= {"ece_unscaled": 0.2, "temperature": 1.25, "set_coverage": 0.89, "set_size": 1.5}
-    write_json(folder / f"metrics_{model}.json", values | {"crops": 12, "groups": 30})
-    classes = {"Class": CLASSES, "Precision": 0.5, "Recall": [0.1, 0.4, 0.3, 0.2], "F1": 0.25, "Crops": 3}
-    write_csv(folder / f"classes_{model}.csv", pd.DataFrame(classes | {"Set_coverage": [0.9, None, 1, 1]}))
-    curve = {"coverage": [0.5, 0.9, 1.0], "threshold": [0.9, 0.6, 0.3], "accuracy": [1.0, 0.95, 0.9]}
-    write_csv(folder / f"abstention_{model}.csv", pd.DataFrame(curve))
-    stains = {"factor": [1.0, 2.0], "haematoxylin_accuracy": [0.9, 0.5], "eosin_accuracy": [0.9, 0.8]}
-    write_csv(folder / f"robustness_{model}.csv", pd.DataFrame(stains))
-    epochs = {"epoch": [1, 2, 3], "train_loss": [1, 0.5, 0.2], "validation_loss": [0.9, 0.7, 0.8]}
-    write_csv(folder / f"curves_{model}.csv", pd.DataFrame(epochs))
-    trials = {"model": model, "trial": [1, 0, 2], "lr": [0.003, 0.001, 0.02], "validation_loss": [0.3, 0.4, 17.5]}
-    write_csv(folder / f"trials_{model}.csv", pd.DataFrame(trials))
-    write_json(folder / f"tuned_{model}.json", {"lr": 0.003, "batch_size": 32})
-    write_csv(folder / f"submission_{model}.csv", pd.DataFrame({"Filename": ["a.png"] * 40, "Label": [3] * 40}))
+def fake_faithfulness() -> pd.DataFrame:
+    """A table as that of `summarise`: two baselines, a method and a null order of each network."""
+    rows = []
+    for model in NETWORKS:
+        for baseline in ("mean_colour", "blurred"):
+            for weights, method, gain, finding in (
+                ("trained", "occlusion_28", 0.1234, "consistent with what the network uses"),
+                ("trained", "integrated_gradients", 0.0456, "cannot be told"),
+                ("trained", "centre_first", 0.0, ""),
+                ("random", "integrated_gradients", -0.1, ""),
+            ):
+                row = {"Model": model, "Weights": weights, "Baseline": baseline, "Method": method}
+                row |= {"Networks": 5 if weights == "random" else 1, "Crops": 16, "Groups": 9}
+                row |= {"Deletion": 0.4, "Insertion": 0.6, "Deletion_gain": gain, "Insertion_gain": 2 * gain}
+                row |= {"In_disc": 0.3, "In_nucleus": 0.2, "Stability": 0.98 if finding else None, "Agreement": 0.5}
+                row |= {"Deletion_error": 0.031, "Insertion_error": 0.05}
+                spread = 0.02 if weights == "random" else None
+                row |= {"Deletion_spread": spread, "Insertion_spread": spread, "Pixels_per_cell": None}
+                rows.append(row | {"Baseline_class": "muscle", "Baseline_share": 1.0, "Rank": 1.0, "Finding": finding})
+    return pd.DataFrame(rows)
+
+
+def _write_model(folder: Path, model: str, names: list[str]) -> pd.DataFrame:
+    crops = pd.DataFrame({"Filename": names, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS})
+    evaluation = evaluate(crops, fake_logits(model), PARAMS.evaluate)
+    write_json(folder / f"evaluate/metrics_{model}.json", evaluation.scores)
+    for name, table in evaluation.tables().items():
+        write_csv(folder / f"evaluate/{name}_{model}.csv", table)
+    changes = {"corruption": ["none", "blur", "stain"], "severity": [0.0, 2.0, 1.0]}
+    changes |= {"accuracy": [0.9, 0.8, 0.7], "balanced_accuracy": [0.85, 0.75, 0.65]}
+    write_csv(folder / f"robustness/scores_{model}.csv", pd.DataFrame(changes))
+    curves = [
+        {"fold": fold, "epoch": epoch, "lr": 0.001, "train_loss": 1 / epoch}
+        | ({"heldout_loss": 0.9 / epoch, "heldout_accuracy": 0.5} if fold != "all" else {})
+        for fold in (0, 1, 2, "all")
+        for epoch in (1, 2)
+    ]
+    write_csv(folder / f"train/{model}/curves.csv", pd.DataFrame(curves))
+    write_json(
+        folder / f"train/{model}/environment.json", {"device": "cpu", "threads": 1, "packages": {"torch": "9.8.7"}}
+    )
+    trials = {"model": model, "trial": [1, 0, 2], "lr": [0.003, 0.001, 0.02], "batch_size": 8, "rung": [1, 0, 0]}
+    trials |= {"steps": [20, 10, 10], "crops": [160, 80, 80], "heldout_loss": [0.3, 0.4, 17.5]}
+    write_csv(folder / f"tune/{model}/trials.csv", pd.DataFrame(trials))
+    write_json(folder / f"tune/{model}/tuned.json", {"lr": 0.003, "batch_size": 8})
+    submission = pd.DataFrame({"Filename": ["a.png"] * 40, "Label": [3] * 40})
+    write_csv(folder / f"submit/submission_{model}.csv", submission)
+    return evaluation.predictions

@@ -1,6 +1,6 @@
 "use strict";
 
-// A click on a column's head sorts by it, a second one the other way round.
+// A click on the head of a column sorts by it, a second click in the opposite order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
@@ -13,28 +13,31 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       const rows = [...table.tBodies[0].rows];
-      rows.sort((one, other) => sign * compare(one.cells[column], other.cells[column]));
+      rows.sort((first, second) => sign * compare(first.cells[column], second.cells[column]));
       table.tBodies[0].append(...rows);
     });
   });
 }
 
-function compare(one, other) {
-  const numbers = ["value" in one.dataset, "value" in other.dataset];
-  if (numbers[0] && numbers[1]) return one.dataset.value - other.dataset.value;
+function compare(first, second) {
+  const numbers = ["value" in first.dataset, "value" in second.dataset];
+  if (numbers[0] && numbers[1]) return first.dataset.value - second.dataset.value;
   if (numbers[0] || numbers[1]) return numbers[1] - numbers[0];
-  return one.textContent.localeCompare(other.textContent, "en", { numeric: true });
+  return first.textContent.localeCompare(second.textContent, "en", { numeric: true });
 }
 
-// The gallery shows the crops that the chosen network, any of them or all, took for the chosen class.
+// The gallery shows the crops that the chosen network, any network or all of them misclassified in the chosen way.
 const gallery = document.getElementById("gallery");
 if (gallery) {
   const pair = document.getElementById("pair");
   const model = document.getElementById("model");
-  const any = [...model.options].map((option) => option.value).filter((value) => value && !value.includes(" "));
+  const networks = [...model.options].map((option) => option.value).filter((value) => value && !value.includes(" "));
   const filter = () => {
-    const chosen = model.value ? model.value.split(" ") : any;
-    const fits = (name, crop) => (pair.value ? crop.dataset[name] === pair.value : name in crop.dataset);
+    const chosen = model.value ? model.value.split(" ") : networks;
+    const fits = (name, crop) => {
+      const error = crop.getAttribute(`data-${name}`);
+      return pair.value ? error === pair.value : error !== null;
+    };
     let shown = 0;
     for (const crop of gallery.children) {
       const matches = chosen.map((name) => fits(name, crop));
