@@ -1,4 +1,4 @@
-"""The command `nuclei`: predict, export, import."""
+"""The command `nuclei`: predict, export, import, doctor."""
 
 import argparse
 import logging
@@ -77,6 +77,10 @@ def parse(words: list[str]) -> argparse.Namespace:
         about = "of the split into training and test; default: %(default)s"
         command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
         command.set_defaults(action=import_set)
+
+    about = "say what this machine has, what it lacks, and how to mend it"
+    command = commands.add_parser("doctor", help=about, description=doctor.__doc__)
+    command.set_defaults(action=doctor)
     return parser.parse_args(words)
 
 
@@ -136,6 +140,16 @@ def export(args: argparse.Namespace) -> None:
 
     difference = export_onnx(load_model(args.model), args.out)
     print(f"{args.out}: probabilities differ from PyTorch's by {difference:.1e} at most")
+
+
+def doctor(args: argparse.Namespace) -> None:
+    """Say what this machine has for the pipeline, what it lacks, and how to mend it. Contacts nobody."""
+    from nuclei.doctor import examine, is_fit, screen
+
+    checks = examine(Path())
+    print(screen(checks))
+    if not is_fit(checks):
+        sys.exit(1)
 
 
 def import_set(args: argparse.Namespace) -> None:

@@ -75,7 +75,7 @@ def _join() -> str:
     if address:
         _check_connection(address)
     else:
-        _check_port()
+        check_port()
     try:
         there = _start(address)
     except Exception as error:  # Ray has no class of its own for what goes wrong here
@@ -119,7 +119,7 @@ def _start(address: str | None) -> Any:
                 ray.shutdown()
 
 
-def _check_port() -> None:
+def check_port() -> None:
     """Raise InputError where a local Ray was given a port, which others have: Ray would wait for itself in vain."""
     port = os.environ.get("RAY_GCS_SERVER_PORT", "0")  # 0: any that is free
     try:

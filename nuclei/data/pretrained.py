@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.models import ResNet18_Weights, resnet18
 
 from nuclei.errors import InputError
+from nuclei.models.resnet import ResNet
 from nuclei.tensors import load_plain, open_tensors
 
 TIMEOUT = 20  # seconds without an answer before a download counts as impossible
@@ -54,6 +54,8 @@ def download_imagenet() -> dict[str, Tensor]:
 
     Raises OSError offline, InputError where what is or was downloaded is not what it should be.
     """
+    from torchvision.models import ResNet18_Weights  # takes as long as torch itself, and only a download needs it
+
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torch.hub passes none on
     try:
@@ -99,7 +101,7 @@ def check_trained(weights: dict[str, Tensor], source: Path | str) -> None:
     Its first convolution and its last layer may have other shapes.
     """
     with torch.device("meta"):  # shapes alone
-        expected = {name: value.shape for name, value in resnet18().state_dict().items()}
+        expected = {name: value.shape for name, value in ResNet(classes=1000).state_dict().items()}
     for name, shape in expected.items():
         if name == "conv1.weight" or name.startswith("fc.") or name.endswith("num_batches_tracked"):
             continue

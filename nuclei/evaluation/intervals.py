@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import t
+from scipy.special import expit, logit, stdtrit
 
 from nuclei.evaluation.metrics import effective_groups, score, scores_without_each_group
 
@@ -101,7 +100,7 @@ def t_quantile(effective: float) -> float:
 
     Source: Carter, Schnepel & Steigerwald 2017, "Asymptotic behavior of a t-test robust to cluster heterogeneity".
     """
-    return float(t.ppf((1 + LEVEL) / 2, effective - 1))
+    return float(stdtrit(effective - 1, (1 + LEVEL) / 2))
 
 
 def unit_interval(values: np.ndarray, without: np.ndarray, effective: float) -> tuple[np.ndarray, np.ndarray]:

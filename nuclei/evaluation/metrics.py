@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_fscore_support
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "brier", "ece")
 
@@ -126,9 +125,17 @@ def score_classes(
         One row per class: Class; Precision, Recall, F1 in [0, 1]; Crops with that label, the Groups that hold them,
         and their Effective_groups.
     """
-    predicted = probabilities.argmax(axis=1)
-    columns = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=0.0)
-    table = pd.DataFrame(dict(zip(("Class", "Precision", "Recall", "F1", "Crops"), (classes, *columns), strict=True)))
+    counts = count_per_group(labels, probabilities.argmax(axis=1), np.zeros(len(labels), int), len(classes))
+    (correct,), (labelled,), (predicted,) = counts
+    table = pd.DataFrame(
+        {
+            "Class": classes,
+            "Precision": correct / predicted.clip(min=1),
+            "Recall": correct / labelled.clip(min=1),
+            "F1": 2 * correct / (labelled + predicted).clip(min=1),
+            "Crops": labelled.astype(int),
+        }
+    )
     groups_of_class = [groups[labels == label] for label in range(len(classes))]
     return table.assign(
         Groups=[len(np.unique(members)) for members in groups_of_class],

@@ -1,6 +1,5 @@
 """Trained models, loaded and ready to say what crops show."""
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from nuclei.device import setup_device
 from nuclei.errors import InputError
+from nuclei.machine import usable_threads
 from nuclei.models.checkpoint import Model, load_model
 from nuclei.models.predict import BATCH_SIZE, predict_probabilities
 from nuclei.task import CLASSES, SIDE
@@ -78,7 +78,7 @@ def load_classifier(
     tta: bool = True,
 ) -> Classifier:
     """Load one model, or several that are to be averaged. Raises InputError; the rest as in `nuclei.load`."""
-    where = setup_device(device, threads or os.cpu_count() or 1)
+    where = setup_device(device, threads or usable_threads())
     models = tuple(load_model(path) for path in paths)
     channels = {model.architecture.channels for model in models}
     if len(channels) != 1:

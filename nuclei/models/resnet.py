@@ -1,9 +1,11 @@
-"""ResNet18, which may start from pretrained weights."""
+"""ResNet18, which may start from pretrained weights.
+
+The layers, their names and their first weights are torchvision's; importing torchvision takes as long as torch itself.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torchvision
 from torch import Tensor, nn
 
 from nuclei.errors import InputError
@@ -12,9 +14,51 @@ from nuclei.params import Params
 from nuclei.task import CLASSES
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the first may halve the height and the width."""
+
+    def __init__(self, channels: int, filters: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.downsample = None
+        if stride > 1:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + shortcut)
+
+
+class ResNet(nn.Sequential):
+    """ResNet18's layers: RGB, float32 (N, 3, H, W), to logits (N, classes)."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(512, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 @dataclass(frozen=True)
 class ResNet18:
-    """torchvision's ResNet18 (He et al. 2016) with a last layer for these classes.
+    """A ResNet18 (He et al. 2016) with a last layer for these classes.
 
     Attributes:
         channels: 1 or 3.
@@ -43,7 +87,7 @@ class ResNet18:
 
     def build(self) -> nn.Module:
         """See `Architecture`."""
-        network = torchvision.models.resnet18(num_classes=self.classes)
+        network = ResNet(self.classes)
         if self.stem == "small":
             network.conv1 = nn.Conv2d(self.channels, 64, 3, padding=1, bias=False)
         elif self.channels != 3:

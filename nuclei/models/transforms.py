@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from skimage.color import rgb_from_hed
 from torch import Tensor
 
 # Of values in [0, 1]. The pretrained network expects these; any fixed ones serve a network trained from scratch.
 MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
 STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
+
+# Optical density in R, G, B of haematoxylin, eosin and DAB (Ruifrok & Johnston 2001), as in scikit-image.
+RGB_FROM_HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 
 
 def normalise(crops: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ def stain_jitter(crops: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
     """
     n, height, width, channels = crops.shape
     if channels == 3:
-        from_hed = torch.tensor(rgb_from_hed, dtype=torch.float32, device=crops.device)
+        from_hed = torch.tensor(RGB_FROM_HED, dtype=torch.float32, device=crops.device)
         mixing = torch.linalg.inv(from_hed) @ (factors.unsqueeze(-1) * from_hed)
         offset = shifts @ from_hed
     else:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-from sklearn.metrics import ConfusionMatrixDisplay
 
 from nuclei.figures import COLOURS, LINE_COLOURS
 from nuclei.task import TITLES, method_title
@@ -36,20 +36,26 @@ def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], clas
     axes = figure.subplots(len(predicted), 2, squeeze=False)
     names = [name.replace(" ", "\n") for name in classes]
     for row, (model, guess) in zip(axes, predicted.items(), strict=True):
-        for ax, normalize, text in zip(row, (None, "true"), ("crops", "share of the true class"), strict=True):
-            ConfusionMatrixDisplay.from_predictions(
-                labels,
-                guess,
-                labels=range(len(classes)),
-                display_labels=names,
-                normalize=normalize,
-                values_format=".2f" if normalize else "d",
-                cmap="Blues",
-                colorbar=False,
-                ax=ax,
-            )
+        crops = np.bincount(labels * len(classes) + guess, minlength=len(classes) ** 2).reshape(len(classes), -1)
+        shares = crops / crops.sum(axis=1, keepdims=True).clip(min=1)
+        for ax, matrix, form, text in (
+            (row[0], crops, "d", "crops"),
+            (row[1], shares, ".2f", "share of the true class"),
+        ):
+            _draw_matrix(ax, matrix, names, form)
             ax.set_title(f"{TITLES[model]}: {text}")
     return figure
+
+
+def _draw_matrix(ax: Axes, matrix: np.ndarray, names: Sequence[str], form: str) -> None:
+    """Draw a confusion matrix (K, K), each cell with its number, formatted by `form`."""
+    ax.imshow(matrix, cmap="Blues")
+    for (true, predicted), value in np.ndenumerate(matrix):
+        colour = "white" if value > (matrix.min() + matrix.max()) / 2 else "#08306b"  # the ends of Blues
+        ax.text(predicted, true, format(value, form), ha="center", va="center", color=colour)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="Predicted label", ylabel="True label")
 
 
 def plot_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nuclei.splitting.overlap import Pairs
-from nuclei.splitting.windows import CHUNK, FLAT, REACH, check
+from nuclei.splitting.windows import CHUNK, FLAT, REACH, check, is_flat
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,22 @@ def near_duplicates(*parts: np.ndarray, distance: int = 10) -> Similar:
 
 
 SPECTRUM = 12  # coefficients a side
+STEPS = 4096  # the cosines are rounded to this many steps: all sums are of integers, exact on every processor
 
 
 def _perceptual_hash(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hash crops: bool (N, 143), and which are flat: bool (N,)."""
     rows, columns = (
-        np.cos(np.pi / size * np.outer(np.arange(SPECTRUM), np.arange(size) + 0.5)).astype(np.float32)
+        np.rint(STEPS * np.cos(np.pi / size * np.outer(np.arange(SPECTRUM), np.arange(size) + 0.5)))
         for size in crops.shape[1:3]
     )
     bits, flat = np.zeros((len(crops), SPECTRUM**2 - 1), bool), np.zeros(len(crops), bool)
     step = max(1, 5 * CHUNK // (crops.shape[1] * crops.shape[2]))
     for start in range(0, len(crops), step):
-        grey = crops[start : start + step].mean(-1, dtype=np.float32)
+        grey = crops[start : start + step].sum(-1, dtype=np.float64)
         spectrum = (rows @ grey @ columns.T).reshape(len(grey), -1)[:, 1:]  # the first is the brightness
         bits[start : start + step] = spectrum > np.median(spectrum, axis=1, keepdims=True)
-        flat[start : start + step] = grey.std(axis=(1, 2)) < FLAT
+        flat[start : start + step] = is_flat(grey, FLAT * crops.shape[-1])
     return bits, flat
 
 

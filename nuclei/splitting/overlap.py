@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from nuclei.files import atomic_write
 from nuclei.splitting.dihedral import COMPOSE, INVERSE, moved_to, turned, turned_shape
-from nuclei.splitting.windows import FLAT, REACH, Windows, check, fingerprint
+from nuclei.splitting.windows import REACH, Windows, check, fingerprint, is_flat
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _verified(crops: list[np.ndarray], pairs: Pairs, window: int, border: int) -
         if not (one == other).all():
             one, other = (each[border : len(each) - border, border : each.shape[1] - border] for each in (one, other))
             # What is left must be proof on its own: as large as a window, and not flat.
-            if min(one.shape[:2]) < window or not (one == other).all() or one[..., one.shape[2] // 2].std() < FLAT:
+            if min(one.shape[:2]) < window or not (one == other).all() or is_flat(one[..., one.shape[2] // 2]):
                 continue
         area[row] = one.shape[0] * one.shape[1]
     return _merged(replace(pairs, area=area)[area > 0])

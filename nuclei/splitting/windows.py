@@ -29,6 +29,16 @@ def check(parts: tuple[np.ndarray, ...], least: int) -> None:
         )
 
 
+def is_flat(grey: np.ndarray, deviation: float = FLAT) -> np.ndarray:
+    """Tell whether integer values (..., H, W) deviate by less than `deviation` from their mean: bool (...).
+
+    In sums of integers, which are exact in any order: a rounded mean would put the limit itself on either side.
+    """
+    values = grey.reshape(*grey.shape[:-2], -1).astype(np.float64)
+    count = values.shape[-1]
+    return count * np.square(values).sum(-1) - np.square(values.sum(-1)) < (count * deviation) ** 2
+
+
 @dataclass(frozen=True)
 class Windows:
     """The selected windows, in the order of their crops: key uint64, crop int64, y and x int32, upright uint8, (M,).

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nuclei.crops import LabelledCrops
@@ -162,12 +162,12 @@ def score_heldout(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Score logits (N, K) without label smoothing or class weights; infinitely bad where training diverged."""
     if not np.isfinite(logits).all():
         return {"heldout_loss": np.inf, "heldout_accuracy": 0.0, "heldout_balanced_accuracy": 0.0}
-    probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()
-    predicted = logits.argmax(axis=1)
+    correct, crops = logits.argmax(axis=1) == labels, np.bincount(labels)
+    recalls = (np.bincount(labels, correct) / crops.clip(min=1))[crops > 0]
     return {
-        "heldout_loss": float(log_loss(labels, probabilities, labels=range(logits.shape[1]))),
-        "heldout_accuracy": float(accuracy_score(labels, predicted)),
-        "heldout_balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+        "heldout_loss": float(cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels))),
+        "heldout_accuracy": float(correct.mean()),
+        "heldout_balanced_accuracy": float(recalls.mean()),
     }
 
 

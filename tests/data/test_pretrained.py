@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from nuclei.data.pretrained import check_trained, download_imagenet, read_weights
 from nuclei.errors import InputError
+from nuclei.models.resnet import ResNet
 
 
 class CreatesFile:
@@ -64,6 +65,19 @@ def test_weights_saved_on_a_gpu_are_read_without_one(tmp_path, weights):
             gpu.writestr(member, content)
     read = read_weights(path)
     assert all(value.device.type == "cpu" for value in read.values())
+
+
+def test_the_network_is_torchvisions_resnet18():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = torchvision.models.resnet18(num_classes=4)
+        torch.manual_seed(0)
+        ours = ResNet(classes=4)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+    crops = torch.randn(2, 3, 100, 100)
+    assert torch.equal(ours(crops), theirs(crops))  # in training: with the statistics of the batch
+    assert torch.equal(ours.eval()(crops), theirs.eval()(crops))
 
 
 def test_weights_in_channels_last_memory_can_be_written_as_safetensors(tmp_path, weights):

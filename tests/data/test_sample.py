@@ -1,17 +1,24 @@
 import io
 import itertools
+import os
+import platform
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy._core._multiarray_umath import __cpu_dispatch__
 from PIL import Image
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, cross_val_score
 
 from nuclei.data.synthetic.sample import CROP, draw_sample, write_sample
 from nuclei.params import Sample
+from nuclei.splitting.near_duplicates import near_duplicates
+from nuclei.splitting.overlap import overlapping_pairs, save_pairs
 
 CONFIG = Sample(seed=0, train=300, test=100, patients=4)
 SMALLEST = Sample(seed=0, train=20, test=4, patients=1)
@@ -87,9 +94,31 @@ def test_crops_are_rgb_pngs_of_100_by_100_pixels(folder):
                 assert (image.format, image.mode, image.size) == ("PNG", "RGB", (100, 100))
 
 
-def test_same_config_gives_the_same_bytes(smallest, tmp_path):
-    write_sample(tmp_path / "again", SMALLEST)
-    assert contents(tmp_path / "again") == contents(smallest)
+def compare(folder: Path, out: Path) -> None:
+    """Write the pairs of the sample's crops that share pixels, and those that look alike, into the folder `out`."""
+    crops = np.stack([*read_zip(folder / "train.zip").values(), *read_zip(folder / "test.zip").values()])
+    out.mkdir()
+    save_pairs(out / "overlaps.npz", overlapping_pairs(crops))
+    alike = near_duplicates(crops, distance=20)
+    np.savez(out / "alike.npz", first=alike.first, second=alike.second, distance=alike.distance)
+
+
+def test_an_older_processor_draws_the_same_bytes_and_finds_the_same_pairs(smallest, tmp_path):
+    older = {
+        "NPY_DISABLE_CPU_FEATURES": " ".join(__cpu_dispatch__),
+        "OPENBLAS_CORETYPE": {"x86_64": "Prescott", "aarch64": "ARMV8"}.get(platform.machine(), ""),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    code = """if True:
+        from pathlib import Path
+        from test_sample import SMALLEST, compare, write_sample
+        write_sample(Path("sample"), SMALLEST)
+        compare(Path("sample"), Path("pairs"))
+    """
+    subprocess.run([sys.executable, "-c", code], env=os.environ | older, cwd=tmp_path, check=True)
+    compare(smallest, tmp_path / "here")
+    assert contents(tmp_path / "sample") == contents(smallest)
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "here")
 
 
 def test_another_seed_gives_other_crops(smallest, tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from nuclei.data.synthetic.sample import draw_sample
 from nuclei.data.synthetic.tissue import draw_stain, draw_tile
@@ -47,3 +48,33 @@ def test_tiles_of_a_patient_look_more_alike_than_those_of_others(drawn):
         hues.append(density / density.sum())
     hues = np.array(hues)[: len(tiles) // 4 * 4].reshape(-1, 4, 3)  # tiles come patient after patient
     assert hues.mean(axis=0).std(axis=0).sum() > hues.std(axis=0).mean(axis=0).sum()
+
+
+@pytest.mark.parametrize("cancer", [False, True])
+def test_a_processor_that_rounds_otherwise_draws_the_same_tile(monkeypatch, cancer):
+    stain = draw_stain(np.random.default_rng(1))
+    tile, nuclei = draw_tile(np.random.default_rng(2), stain, cancer)
+    last_bits = np.random.default_rng(3)
+    rounded = []
+
+    def otherwise(function):
+        def wrapped(*args, **kwargs):
+            value = function(*args, **kwargs)
+            if np.asarray(value).dtype.kind != "f":
+                return value
+            rounded.append(function.__name__)
+            return value * (1 + np.finfo(value.dtype).eps * last_bits.integers(-2, 3, np.shape(value))).astype(
+                value.dtype
+            )
+
+        return wrapped
+
+    for module, name in (
+        *((np, name) for name in ("exp", "cos", "sin", "arctan2", "hypot")),
+        *((ndimage, name) for name in ("gaussian_filter", "map_coordinates")),
+    ):
+        monkeypatch.setattr(module, name, otherwise(getattr(module, name)))
+    again, same = draw_tile(np.random.default_rng(2), stain, cancer)
+    assert set(rounded) >= {"exp", "cos", "sin", "arctan2", "hypot", "gaussian_filter", "map_coordinates"}
+    pd.testing.assert_frame_equal(nuclei, same)
+    assert (tile == again).all()

@@ -37,7 +37,7 @@ def test_the_kubernetes_cluster_has_the_fields_that_kuberay_knows():
 def test_versions_are_those_of_the_project():
     pinned = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (ray,) = re.findall(r"'ray\[tune\]==([\d.]+)'", str(pinned["project"]["dependencies"]))
-    (dvc_s3,) = re.findall(r"'dvc-s3==([\d.]+)'", str(pinned["dependency-groups"]["dev"]))
+    (dvc_s3,) = re.findall(r"'dvc-s3==([\d.]+)'", str(pinned["project"]["optional-dependencies"]["test"]))
     assert KUBERAY["spec"]["rayVersion"] == ray
     assert set(re.findall(r"(?:rayproject/ray:|ray\[default\]==)([\d.]+)", TEXT)) == {ray}
     assert set(re.findall(r"dvc-s3==([\d.]+)", TEXT)) == {dvc_s3}

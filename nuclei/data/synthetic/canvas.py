@@ -1,4 +1,8 @@
-"""The canvas that synthetic tissue is drawn on, and its strokes."""
+"""The canvas that synthetic tissue is drawn on, and its strokes.
+
+All of it in float64: kinds of processor differ in the last bit of exp, cos and of sums, here 1e-15 of a grey level, far
+too little to turn the rounding of a pixel or of a position. In float32 several pixels per sample turn.
+"""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +12,7 @@ from scipy import ndimage
 
 TILE = 400  # pixels a side
 
-Y, X = np.mgrid[:TILE, :TILE].astype(np.float32)
+Y, X = np.mgrid[:TILE, :TILE].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,11 @@ class Nucleus:
 
 @dataclass
 class Canvas:
-    """The tile in the making: concentrations, float32, (TILE, TILE), and the nuclei painted so far."""
+    """The tile in the making: concentrations, float64, (TILE, TILE), and the nuclei painted so far."""
 
     haematoxylin: np.ndarray
     eosin: np.ndarray
-    chromatin: np.ndarray  # noise of unit variance that the clumps are cut from, float32
+    chromatin: np.ndarray  # noise of unit variance that the clumps are cut from, float64
     free: np.ndarray  # bool: stroma, not yet taken by a structure
     nuclei: list[Nucleus] = field(default_factory=list)
 
@@ -54,17 +58,18 @@ def blend(
 
 
 def smooth(rng: np.random.Generator, sigma: float) -> np.ndarray:
-    """Return smooth noise, float32, (TILE, TILE), mean 0, variance 1; drawn coarse and enlarged, which is quick."""
+    """Return smooth noise, float64, (TILE, TILE), mean 0, variance 1; drawn coarse and enlarged, which is quick."""
     step = max(1, int(sigma / 2))
-    noise = rng.standard_normal((TILE // step, TILE // step), np.float32)
+    noise = rng.standard_normal((TILE // step, TILE // step))
     coarse = ndimage.gaussian_filter(noise, sigma / step)
     coarse = (coarse - coarse.mean()) / coarse.std()
-    return np.asarray(Image.fromarray(coarse).resize((TILE, TILE), Image.Resampling.BICUBIC))
+    enlarged = Image.fromarray(coarse.astype(np.float32)).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    return np.asarray(enlarged, np.float64)
 
 
 def fibres(rng: np.random.Generator, thick: float, long: float, angle: float, shift: np.ndarray) -> np.ndarray:
     """Return the texture, unit variance, of fibres at `angle`, moved sideways by `shift`."""
-    noise = ndimage.gaussian_filter(rng.standard_normal((TILE, TILE), np.float32), (thick, long), mode="wrap")
+    noise = ndimage.gaussian_filter(rng.standard_normal((TILE, TILE)), (thick, long), mode="wrap")
     along, across = turned(Y, X, angle)
     return ndimage.map_coordinates(noise / noise.std(), (across + shift, along), order=1, mode="grid-wrap")
 

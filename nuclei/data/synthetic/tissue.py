@@ -174,7 +174,7 @@ def _loose_cells(canvas: Canvas, rng: np.random.Generator) -> None:
 
     Single leukocytes come anywhere, also among muscle and epithelium.
     """
-    free = ndimage.gaussian_filter(canvas.free.astype(np.float32), 4)
+    free = ndimage.gaussian_filter(canvas.free.astype(np.float64), 4)
     crowd = ramp(smooth(rng, 35) - rng.uniform(0.2, 1.4), 0.4) * ramp(free - 0.6, 0.4)
     blend(canvas, 0.8 * crowd, 0.04, rng.uniform(0.05, 0.2) + 0.04 * smooth(rng, 4))
     for y, x in hexagonal_grid(rng, rng.uniform(17, 22), 0.4):
@@ -198,8 +198,8 @@ def _scan(canvas: Canvas, stain: Stain, rng: np.random.Generator) -> np.ndarray:
     """Turn concentrations into RGB: Beer and Lambert's law, the scanner's blur, its noise."""
     thickness = rng.uniform(0.88, 1.14)  # of the cut, which is never the same all over a slide
     amounts = np.stack([canvas.haematoxylin, canvas.eosin], axis=-1).clip(0) * (thickness * stain.amounts)
-    light = np.exp(-(amounts.astype(np.float32) @ stain.vectors.astype(np.float32)))
+    light = np.exp(-(amounts @ stain.vectors))
     light = ndimage.gaussian_filter(light, (stain.blur, stain.blur, 0))
     light += 0.5 * (light - ndimage.gaussian_filter(light, (2, 2, 0)))  # scanners sharpen
-    light = light * stain.background + stain.noise * rng.standard_normal(light.shape, np.float32)
+    light = light * stain.background + stain.noise * rng.standard_normal(light.shape)
     return light.round().clip(0, 255).astype(np.uint8)
