@@ -37,4 +37,4 @@ def test_stages_without_networks_import_nothing_slow():
 
 
 def test_training_imports_torch_and_no_more():
-    assert imported_by(("weights", "train"))  == {"torch": "weights"}
+    assert imported_by(("weights", "train")) == {"torch": "weights"}
