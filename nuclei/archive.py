@@ -22,7 +22,7 @@ from PIL import Image
 
 from nuclei.classes import CLASSES
 from nuclei.errors import InputError
-from nuclei.files import BoundedFile, replacing_folder, require_file, write_csv
+from nuclei.files import BoundedFile, atomic_directory, require_file, write_csv
 
 SIDE = 100  # pixels a side of a crop
 LARGEST_MEMBER = 2**20  # bytes: a crop without any compression takes 30,000
@@ -66,7 +66,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
     test = _read_table(raw / "example.csv", ("Filename",))
     report: dict[str, Any] = {}
     digests = {}
-    with replacing_folder(out) as folder:
+    with atomic_directory(out, replace=True) as folder:
         for part, table, source in (("train", train, "train.csv"), ("test", test, "example.csv")):
             with _open_zip(raw / f"{part}.zip") as archive:
                 members = _match(archive, table, raw / source)

@@ -15,7 +15,7 @@ from nuclei.classes import CLASSES
 from nuclei.crops import normalise
 from nuclei.cut import MPP, cut
 from nuclei.errors import InputError
-from nuclei.files import replacing
+from nuclei.files import atomic_write
 from nuclei.images import as_channels
 from nuclei.models import Model
 from nuclei.sample import draw_stain, draw_tile
@@ -56,7 +56,7 @@ def export_onnx(model: Model, path: Path) -> float:
     _forget_origin(proto.graph)
     onnx.helper.set_model_props(proto, {"classes": json.dumps(CLASSES), "mpp": str(MPP)})
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
         difference = largest_difference(model, temporary, _example_crops(model.architecture.channels))
         if not difference <= TOLERANCE:

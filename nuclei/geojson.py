@@ -14,7 +14,7 @@ import ijson
 import numpy as np
 
 from nuclei.errors import InputError
-from nuclei.files import replacing, require_file
+from nuclei.files import atomic_write, require_file
 
 Feature = dict[str, Any]
 
@@ -135,7 +135,7 @@ def classified(feature: Feature, name: str, colour: tuple[int, int, int], measur
 
 def write_features(path: Path, features: Iterable[Feature]) -> None:
     """Write a feature collection, a feature a line."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
         for feature in features:

@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from nuclei.errors import InputError
-from nuclei.files import replacing
+from nuclei.files import atomic_write
 
 FLAT = 4.0  # grey levels: windows with a lower standard deviation are background, which repeats
 REACH = 16  # a window is compared with this many others of the same hash; more of them would be a quadratic number
@@ -104,7 +104,7 @@ def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, thre
 
 def save_pairs(path: Path, pairs: Pairs) -> None:
     """Write the columns of `pairs` as an .npz."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez(temporary, **{field.name: getattr(pairs, field.name) for field in fields(pairs)})
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from nuclei.files import replacing
+from nuclei.files import atomic_write
 from nuclei.titles import TITLES, method_title
 
 DPI = 144
@@ -34,7 +34,7 @@ LINE_COLOURS = FOLD_COLOURS / 255
 
 def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
     """Write a PNG: the same figure, the same bytes. With a palette of `colours`, it is half as large."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
         if colours:
             with Image.open(temporary) as image:

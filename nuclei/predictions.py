@@ -12,7 +12,7 @@ from nuclei.classifier import Classifier
 from nuclei.cropfiles import open_crop_files
 from nuclei.cut import cut_all
 from nuclei.errors import InputError
-from nuclei.files import replacing
+from nuclei.files import atomic_write
 from nuclei.geojson import Feature, classified, point, read_nuclei, write_features
 from nuclei.images import Image, as_channels
 from nuclei.overlay import COLOURS, draw_overlay
@@ -32,7 +32,7 @@ def predict_crops(classifier: Classifier, path: Path, mpp: float, table: Path) -
     with open_crop_files(path, mpp) as (names, read):
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
         probabilities = _predict(classifier, crops, len(names))
-    with replacing(table) as temporary:
+    with atomic_write(table) as temporary:
         _write_table(temporary, lambda part: {"Filename": names[part]}, probabilities)
     return probabilities.argmax(axis=1)
 
@@ -69,7 +69,7 @@ def predict_nuclei(
         features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei))
     else:
         features = map(point, map(float, x), map(float, y))
-    with replacing(table) as new_table, replacing(geojson) as new_geojson, replacing(picture) as new_picture:
+    with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(picture) as new_picture:
         _write_table(new_table, lambda part: {"x": _digits(x[part]), "y": _digits(y[part])}, probabilities)
         write_features(new_geojson, _classified(features, probabilities))
         save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_picture)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nuclei.files import BoundedFile, replacing, require_file
+from nuclei.files import BoundedFile, atomic_write, require_file
 
 LARGEST_FILE = 2**28  # bytes, unpacked: ResNet18 has 47 million in float32
 LARGEST_HEADER = 2**20  # bytes of a safetensors file, or of a pickle: all that is not tensors
@@ -23,7 +23,7 @@ MOST_STEPS = 2**18  # of a pickle: ResNet18 takes some 10,000
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write `tensors`, contiguous and on the CPU. Byte-identical on a rerun if `metadata` has one entry at most."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))  # safetensors' own writing hides what the disk says
 
 

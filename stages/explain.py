@@ -11,7 +11,7 @@ from nuclei.errors import run
 from nuclei.examples import choose
 from nuclei.explanation import explain
 from nuclei.faithfulness import average, metrics, pick, score_models
-from nuclei.files import read_csv, replacing_folder, write_csv, write_json
+from nuclei.files import atomic_directory, read_csv, write_csv, write_json
 from nuclei.folds import roles
 from nuclei.models import load_model
 from nuclei.nucleus import centre_nucleus
@@ -49,7 +49,7 @@ def main() -> None:
     nuclei = np.stack([centre_nucleus(crop) for crop in crops])
     arrays = {f"{name}_{method}": values for name, some in maps.items() for method, values in some.items()}
     arrays |= {f"{name}_predicted": some.argmax(axis=1) for name, some in chances.items()}
-    with replacing_folder(Path("data/explain")) as folder:
+    with atomic_directory(Path("data/explain"), replace=True) as folder:
         np.savez(folder / "maps.npz", Filename=names, Label=labels, nucleus=nuclei, **arrays)
         write_csv(folder / "scores.csv", scores.assign(Crop=names[typical[scores["Crop"]]]))
 
@@ -58,7 +58,7 @@ def main() -> None:
         name: np.array([f"{CLASSES[row.argmax()]} {row.max():.0%}" for row in some]) for name, some in chances.items()
     }
     galleries = {name: typical[labels[typical] == label] for label, name in enumerate(CLASSES)}
-    with replacing_folder(Path("reports/explain")) as folder:
+    with atomic_directory(Path("reports/explain"), replace=True) as folder:
         for number, (gallery, some) in enumerate((galleries | {"worst errors": chosen.worst}).items()):
             of_models = {name: pick(own_maps, some) for name, own_maps in maps.items()}
             figure = plot_attributions(crops[some], nuclei[some], titles[some], of_models, pick(said, some))

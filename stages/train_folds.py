@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from nuclei.errors import run
-from nuclei.files import read_csv, replacing_folder, write_json
+from nuclei.files import atomic_directory, read_csv, write_json
 from nuclei.params import Params, load_params
 
 KEPT = Path("data/.resume/train_folds")  # what to go on from after an interruption
@@ -13,7 +13,7 @@ KEPT = Path("data/.resume/train_folds")  # what to go on from after an interrupt
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    with replacing_folder(Path("data/models/folds")) as folder:
+    with atomic_directory(Path("data/models/folds"), replace=True) as folder:
         write_json(folder / "models.json", params.crossval.models)  # DVC warns of an empty folder
         if params.crossval.models:
             train_folds(params, folder)

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei.files import BoundedFile, replacing, replacing_folder, require_file, write_csv, write_json
+from nuclei.files import BoundedFile, atomic_directory, atomic_write, require_file, write_csv, write_json
 
 
 def test_a_file_appears_whole(tmp_path):
     path = tmp_path / "new" / "crops.npy"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         np.save(temporary, np.arange(3))  # NumPy would add a suffix if it were not there
         assert not path.exists()
     assert np.array_equal(np.load(path), [0, 1, 2])
@@ -21,7 +21,7 @@ def test_a_file_appears_whole(tmp_path):
 def test_a_failure_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
@@ -32,7 +32,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
     folder = tmp_path / "crops"
     folder.mkdir()
     (folder / "old").touch()
-    with replacing_folder(folder) as temporary:
+    with atomic_directory(folder, replace=True) as temporary:
         (temporary / "new").touch()
         assert [path.name for path in folder.iterdir()] == ["old"]
     assert [path.name for path in folder.iterdir()] == ["new"]
@@ -44,24 +44,14 @@ def test_a_failure_keeps_the_old_folder_and_leaves_nothing_beside_it(tmp_path):
     folder = tmp_path / "crops"
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(ZeroDivisionError), replacing_folder(folder) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_directory(folder, replace=True) as temporary:
         (temporary / "half").touch()
         raise ZeroDivisionError
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_what_a_killed_run_left_is_no_obstacle(tmp_path):
-    folder = tmp_path / "crops"
-    left = tmp_path / f".crops.{os.getpid()}.tmp"
-    left.mkdir()
-    (left / "half").touch()
-    with replacing_folder(folder) as temporary:
-        assert list(temporary.iterdir()) == []
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-@pytest.mark.parametrize("replace", [replacing, replacing_folder])
+@pytest.mark.parametrize("replace", [atomic_write, atomic_directory])
 def test_an_error_of_the_disk_names_the_file_that_the_user_knows(replace, tmp_path):
     with pytest.raises(OSError, match="No space left") as caught, replace(tmp_path / "new") as temporary:
         raise OSError(errno.ENOSPC, "No space left on device", str(temporary / "part"))
