@@ -36,11 +36,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         InputError: where `path` is a folder or a device, or another process is writing it.
     """
-    _require_writable_file(path)
+    require_writable_file(path)
     with _temporary(path) as temporary:
         try:
             yield temporary
-            _require_writable_file(path)
+            require_writable_file(path)
             temporary.replace(path)
         finally:
             with suppress(OSError):  # what went wrong before says more
@@ -77,6 +77,8 @@ def require_replaceable(path: Path, replace: bool = False) -> None:
     """Raise InputError unless a new folder may take the place of `path`; see `atomic_directory`."""
     if path.is_symlink():
         raise InputError(f"{path}: a link: name the folder itself")
+    if path.name in ("", ".."):
+        raise InputError(f"{path}: holds the working folder, or has no name: give a new folder")
     if not path.exists():
         return
     if not path.is_dir():
@@ -132,7 +134,8 @@ def _remove_files(folder: Path) -> None:
         folder.rmdir()
 
 
-def _require_writable_file(path: Path) -> None:
+def require_writable_file(path: Path) -> None:
+    """Raise InputError unless `path` may be written: a plain file, or nothing yet."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
