@@ -51,11 +51,10 @@ def parse(words: list[str]) -> argparse.Namespace:
 
     about = "classify crops, or the nuclei of a tile or slide"
     command = commands.add_parser("predict", help=about, description=predict.__doc__)
-    about = (
-        "trained models (.safetensors; several are averaged), then inputs: crops, folders or zips of crops, "
-        "tiles, slides"
-    )
-    command.add_argument("files", type=Path, nargs="+", metavar=("MODEL", "INPUT"), help=about)
+    about = "trained model (.safetensors); more of them among the inputs are averaged with it"
+    command.add_argument("model", type=Path, metavar="MODEL", help=about)
+    about = "crop, folder or zip of crops, tile or slide; several are classified one after the other"
+    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help=about)
     about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON"
     command.add_argument("--nuclei", type=Path, metavar="FILE", help=about)
     about = "microns per pixel; default: what the image tells, or else 0.25"
@@ -91,9 +90,11 @@ def parse(words: list[str]) -> argparse.Namespace:
         about = "random seed of the train/test split; default: %(default)s"
         command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
         command.set_defaults(action=import_set)
-    args = parser.parse_args(words)
-    if "files" in args:
-        args.models, args.inputs = _split_files(args.files)
+    args, rest = parser.parse_known_args(words)
+    if rest and ("inputs" not in args or any(word.startswith("-") for word in rest)):
+        raise InputError(f"unrecognized arguments: {' '.join(rest)}: see {parser.prog} --help")
+    if "inputs" in args:  # those behind an option are left over by argparse
+        args.models, args.inputs = _split_files([args.model, *args.inputs, *map(Path, rest)])
     return args
 
 
