@@ -179,7 +179,6 @@ def export(args: argparse.Namespace) -> None:
     require_distinct([args.out], [args.model])
     if args.out.exists() and args.out.suffix.lower() != ".onnx":
         raise InputError(f"{args.out}: exists and is not an .onnx file: give another name")
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         from nuclei.export import export_onnx
     except ImportError:

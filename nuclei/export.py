@@ -1,7 +1,10 @@
 """A model as ONNX: uint8 crops in, calibrated probabilities out, for programs that know nothing of PyTorch."""
 
 import json
+import os
 from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when ONNX Runtime is imported: nothing here talks to a network
 
 import numpy as np
 import onnx
@@ -19,6 +22,8 @@ from nuclei.files import atomic_write
 from nuclei.images import as_channels
 from nuclei.models import Model
 from nuclei.sample import draw_stain, draw_tile
+
+onnxruntime.disable_telemetry_events()
 
 TOLERANCE = 1e-4  # of a probability, between ONNX Runtime and PyTorch
 

@@ -36,6 +36,7 @@ from nuclei.tiffs import (
 BLOCK = 2048  # pixels a side of what is best read together
 WHOLE = ("PNG", "JPEG", "TIFF")
 NO_SLIDES = (b"\x89PNG", b"GIF8", b"BM")  # starts of files that OpenSlide need not be asked about
+OPENSLIDE_ALONE = (33003, 33005)  # compressions of Aperio's slides
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
 
@@ -90,6 +91,8 @@ def _open(path: Path, stack: ExitStack) -> Image:
     )
     if slide:
         return _from_slide(slide, resolution)
+    if page and page.compression in OPENSLIDE_ALONE:
+        raise unreadable(page, str(path))
     try:
         return _from_array(path, *_decode(path, str(path)))
     except InputError as error:

@@ -1,7 +1,6 @@
 """The two networks, and their files: safetensors that say all that is needed to predict."""
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from nuclei.errors import InputError
 from nuclei.tensors import open_tensors, write_tensors
 
 LONGEST_DESCRIPTION = 10_000  # characters
+TEMPERATURES = 0.0499, 20.01  # a fit ends within 0.05 and 20; beyond, every answer would be certain, or 0.25
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def load_model(path: Path) -> Model:
         model = Model(build(architecture, seed=0).eval(), architecture, description["temperature"])
         if description != json.loads(json.dumps(_describe(model))):
             raise ValueError("other classes or another normalisation")
-        if not 0 < model.temperature < math.inf:
-            raise ValueError("the temperature is not a positive number")
+        if not TEMPERATURES[0] <= model.temperature <= TEMPERATURES[1]:
+            raise ValueError("the temperature is not from 0.05 to 20")
         for name, value in model.network.state_dict().items():
             if tensors[name].dtype != value.dtype:
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
@@ -180,7 +180,7 @@ def load_model(path: Path) -> Model:
         model.network.load_state_dict(tensors)
         with torch.inference_mode():
             ramp = torch.linspace(-2, 2, architecture.channels * 10_000).view(1, architecture.channels, 100, 100)
-            if not model.network(ramp).isfinite().all():
+            if not torch.softmax(model.network(ramp) / model.temperature, dim=1).isfinite().all():
                 raise ValueError("it answers with NaN or infinity")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from None
