@@ -4,14 +4,13 @@ Source: QuPath's documentation, "Exporting annotations": coordinates are pixels 
 left corner. RFC 7946 for the geometries.
 """
 
-import io
 import json
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ijson
 import numpy as np
@@ -118,23 +117,23 @@ def _items(path: Path, layout: str) -> Iterator[Any]:
 @contextmanager
 def _open_json(path: Path) -> Iterator[Iterator[tuple[str, str, Any]]]:
     """Give the events of a JSON file with their places."""
-    with BoundedTokens(path) as file:
-        yield ijson.parse(_shallow(ijson.basic_parse(file, use_float=True)))
+    with path.open("rb") as file:
+        if file.read(3) != BOM_UTF8:
+            file.seek(0)
+        yield ijson.parse(_shallow(ijson.basic_parse(BoundedTokens(file), use_float=True)))
 
 
-class BoundedTokens(io.FileIO):
-    """A JSON file without strings or numbers that are so long that the parser's time grows with their square."""
+class BoundedTokens:
+    """What reads a JSON file without strings or numbers so long that the parser's time grows with their square."""
 
-    def __init__(self, path: Path):
-        super().__init__(path)
+    def __init__(self, file: BinaryIO):
+        self.file = file
         self.in_string = self.is_escaped = False
         self.length = 0
-        if super().read(3) != BOM_UTF8:
-            self.seek(0)
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         """Read as any file does. Raises JSONError where a token is too long."""
-        data = super().read(size)
+        data = self.file.read(size)
         rest = data[1:] if self.is_escaped else data
         self.is_escaped = bool((len(rest) - len(rest.rstrip(b"\\"))) % 2)
         rest = rest.replace(b"\\\\", b"").replace(b'\\"', b"")
