@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ijson
 import numpy as np
 
-from nuclei.errors import InputError
+from nuclei.errors import InputError, one_line
 from nuclei.files import atomic_write, require_file
 
 Feature = dict[str, Any]
@@ -69,7 +69,7 @@ def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = 
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected GeoJSON") from None
     except (ijson.JSONError, UnicodeDecodeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(" ".join(str(error).split())[:100])
         if "trailing" in reason or "Additional data" in reason:
             raise InputError(f"{path}: more than one JSON value: put the features into one array") from None
         raise InputError(
@@ -180,7 +180,7 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
                 part = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}}
                 yield Nucleus(*_finite(_centroid([ring])), part)
         elif extent > side and str(properties.get("objectType", "")).lower() in AREAS:
-            left_out[str(properties["objectType"])[:40]] += 1
+            left_out[one_line(str(properties["objectType"])[:40])] += 1
         else:
             yield Nucleus(*_finite(_centroid(rings)), feature)
     else:

@@ -82,8 +82,13 @@ def _open(path: Path, stack: ExitStack) -> Image:
     if start in STARTS:
         pages, resolution = read_pages(stack.enter_context(open_tiff(file, str(path))), str(path))
         page = pages[0]
-        if len(pages) > 1 or in_segments(page):
-            return _from_pages(path, pages, resolution)
+        try:
+            if len(pages) > 1 or in_segments(page):
+                return _from_pages(path, pages, resolution)
+        except InputError:
+            raise
+        except Exception:  # whatever lying tags make of NumPy and tifffile
+            raise InputError(f"{path}: a damaged TIFF: copy or save it again") from None
     slide = (
         None
         if start.startswith(NO_SLIDES) or path.suffix.lower() in (".jpg", ".jpeg")
@@ -242,11 +247,8 @@ def _from_pages(path: Path, pages: list[tifffile.TiffPage], resolution: Resoluti
 def _page_reader(path: Path, page: tifffile.TiffPage) -> Callable[[int, int, int, int], np.ndarray]:
     if not page.is_memmappable:
         return segment_reader(page, str(path))
-    try:
-        pixels = tifffile.memmap(path, page=page.index, mode="r")
-    except Exception:  # whatever tifffile makes of a file that ends early
-        raise InputError(f"{path}: a damaged TIFF: copy or save it again") from None
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    pixels = tifffile.memmap(path, page=page.index, mode="r")
+    pixels = pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
     return lambda top, left, bottom, right: pixels[top:bottom, left:right]
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nuclei.errors import InputError
+from nuclei.errors import InputError, one_line
 from nuclei.files import require_file
 from nuclei.geojson import SIDE, read_nuclei, require_unpacked
 
@@ -101,7 +101,7 @@ def _read_table(path: Path, image: str | None, left_out: Counter[str]) -> tuple[
                 _require_width(values, columns.count, separator, where)
                 kind = _value(values, columns.object_type)
                 if kind and kind.lower() not in NUCLEI:
-                    left_out[kind[:40]] += 1
+                    left_out[one_line(kind[:40])] += 1
                     continue
                 try:
                     column, row = (_number(values[place]) for place in columns.xy)

@@ -41,6 +41,8 @@ def image_pages(file: tifffile.TiffFile, where: str) -> tuple[list[tifffile.Tiff
     Raises InputError, which starts with `where`, where there is no one image, or none of plain pixels.
     """
     first = file.pages[0]
+    if min(first.imagelength, first.imagewidth) < 1:
+        raise InputError(f"{where}: a damaged TIFF, without pixels: copy or save it again")
     _require_plain(first, where)
     text = str(first.description or "")[:LONGEST_TEXT]
     pages = [first]
@@ -131,7 +133,7 @@ def require_possible(page: tifffile.TiffPage, where: str) -> None:
     tall, wide = page.chunks[:2]
     segments = -(-page.imagelength // tall) * -(-page.imagewidth // wide)
     size = page.parent.filehandle.size
-    if not len(page.dataoffsets) == len(page.databytecounts) == segments or min(page.imagelength, page.imagewidth) < 1:
+    if not len(page.dataoffsets) == len(page.databytecounts) == segments:
         raise InputError(f"{where}: a damaged TIFF: copy or save it again")
     if page.imagelength * page.imagewidth > SPARSE[0] + SPARSE[1] * size:
         raise InputError(
@@ -166,7 +168,7 @@ def segment_reader(page: tifffile.TiffPage, where: str) -> ReadRegion:
                 rows = tall if page.is_tiled else min(tall, page.imagelength - y)
                 try:
                     pixels = decode(offset, size, rows)
-                except (OSError, ValueError, OverflowError, EOFError, MemoryError, zlib.error, lzma.LZMAError):
+                except Exception:  # whatever damaged bytes make of their decoder
                     message = f"{where}: damaged in tile or strip {index}: copy or save it again"
                     raise InputError(message) from None
                 first, last = max(top, y), min(bottom, y + tall)
