@@ -14,6 +14,7 @@ import numpy as np
 from nuclei.errors import InputError
 from nuclei.resolution import UNKNOWN, Resolution, from_power, square_mpp
 
+SERVER = Path(__file__).with_name("slide_server.py")
 SLOWEST = 300.0  # seconds for one answer: a region of four million pixels takes less than one
 LONGEST_ANSWER = 2**24  # bytes without the pixels
 
@@ -61,9 +62,8 @@ def open_slide(path: Path) -> Iterator[Slide | None]:
 
     Raises InputError where the slide is damaged, also where that ends OpenSlide's process.
     """
-    script = str(Path(__file__).with_name("slide_server.py"))
     process = subprocess.Popen(
-        [sys.executable, script, str(path.absolute())],
+        [sys.executable, str(SERVER), str(path.absolute())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -66,11 +66,9 @@ def find(archives: Iterable[zipfile.ZipFile], pattern: str) -> dict[str, Member]
     for archive in archives:
         for info in archive.infolist():
             parts = info.filename.split("/")
-            if (
-                "__MACOSX" in parts
-                or parts[-1].startswith("._")
-                or not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE)
-            ):
+            if "__MACOSX" in parts or parts[-1].startswith("._"):  # macOS adds them
+                continue
+            if not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE):
                 continue
             member, stem = Member(archive, info), Path(parts[-1]).stem
             if stem in found:
