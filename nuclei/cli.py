@@ -7,10 +7,15 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from nuclei.errors import InputError, run
+from nuclei.errors import InputError, one_line, run
+from nuclei.files import atomic_write, require_distinct, require_replaceable, require_writable_file
+from nuclei.inference.record import require_results_of, write_record
 from nuclei.task import CLASSES
+
+if TYPE_CHECKING:
+    from nuclei.inference.classifier import Classifier
 
 SETS = {
     "consep": "CoNSeP, colon: what the competition's crops were cut from",
@@ -20,6 +25,8 @@ SETS = {
 
 
 def main() -> None:
+    """Run the command that the command line asks for; a wrong one, or bad input, ends with one line on stderr."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end the work
     run(lambda: act(sys.argv[1:]))
 
 
@@ -44,25 +51,30 @@ def parse(words: list[str]) -> argparse.Namespace:
 
     about = "classify crops, or the nuclei of a tile or slide"
     command = commands.add_parser("predict", help=about, description=predict.__doc__)
-    command.add_argument("models", type=Path, nargs="+", metavar="MODEL", help=".safetensors; several are averaged")
-    command.add_argument("input", type=Path, metavar="INPUT", help="a crop, a folder or zip of crops, a tile, a slide")
-    command.add_argument("--nuclei", type=Path, metavar="FILE", help="of a tile or slide: CSV with x and y, or GeoJSON")
-    about = "microns a pixel; default: what the tile or slide says, or else 0.25"
+    about = "trained model (.safetensors); more of them among the inputs are averaged with it"
+    command.add_argument("model", type=Path, metavar="MODEL", help=about)
+    about = "crop, folder or zip of crops, tile or slide; several are classified one after the other"
+    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help=about)
+    about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON"
+    command.add_argument("--nuclei", type=Path, metavar="FILE", help=about)
+    about = "microns per pixel; default: what the image tells, or else 0.25"
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
-    command.add_argument("--out", type=Path, default="predictions", metavar="FOLDER", help="default: %(default)s")
-    about = "average over eight flips and turns, or not; default: yes"
+    about = "output folder; default: %(default)s"
+    command.add_argument("--out", type=Path, default="predictions", metavar="FOLDER", help=about)
+    about = "averaging over eight flips and rotations; default: on"
     command.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help=about)
-    about = "default: cuda, else mps, else cpu"
+    about = "processor; default: cuda, else mps, else cpu"
     command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=about)
-    command.add_argument("--threads", type=_between(1, 1024), metavar="N", help="of the CPU; default: all")
-    about = "default: bfloat16 where the device computes in it"
+    about = "number of CPU threads; default: all"
+    command.add_argument("--threads", type=_between(1, 1024), metavar="N", help=about)
+    about = "number format of the network; default: bfloat16 where the device computes in it"
     command.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help=about)
     command.set_defaults(action=predict)
 
     about = "write a model as ONNX: uint8 crops in, probabilities out"
     command = commands.add_parser("export", help=about, description=export.__doc__)
-    command.add_argument("model", type=Path, metavar="MODEL", help=".safetensors")
-    command.add_argument("out", type=Path, metavar="FILE", help=".onnx, to be written")
+    command.add_argument("model", type=Path, metavar="MODEL", help="trained model (.safetensors)")
+    command.add_argument("out", type=Path, metavar="FILE", help="ONNX file to be written (.onnx)")
     command.set_defaults(action=export)
 
     about = "turn a public set of nuclei into the files of the competition"
@@ -71,17 +83,33 @@ def parse(words: list[str]) -> argparse.Namespace:
     for name, title in SETS.items():
         command = sets.add_parser(name, help=title, description=f"{title}.")
         if name == "pannuke":
-            command.add_argument("--tissue", default="Colon", help="as PanNuke names it; default: %(default)s")
-        command.add_argument("archives", type=Path, nargs="+", metavar="ZIP", help="as its authors ship it")
-        command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new one")
-        about = "of the split into training and test; default: %(default)s"
+            about = "tissue, as PanNuke names it; default: %(default)s"
+            command.add_argument("--tissue", default="Colon", metavar="NAME", help=about)
+        command.add_argument("archives", type=Path, nargs="+", metavar="ZIP", help="zip as its authors ship it")
+        command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new output folder")
+        about = "random seed of the train/test split; default: %(default)s"
         command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
         command.set_defaults(action=import_set)
-
-    about = "say what this machine has, what it lacks, and how to mend it"
+    about = "what this machine has, what it lacks, and how to mend it"
     command = commands.add_parser("doctor", help=about, description=doctor.__doc__)
     command.set_defaults(action=doctor)
-    return parser.parse_args(words)
+
+    args, rest = parser.parse_known_args(words)
+    if rest and ("inputs" not in args or any(word.startswith("-") for word in rest)):
+        raise InputError(f"unrecognized arguments: {' '.join(rest)}: see {parser.prog} --help")
+    if "inputs" in args:  # those behind an option are left over by argparse
+        args.models, args.inputs = _split_files([args.model, *args.inputs, *map(Path, rest)])
+    return args
+
+
+def _split_files(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return models and inputs: the first file and all that end with .safetensors are models."""
+    is_model = [number == 0 or file.suffix.lower() == ".safetensors" for number, file in enumerate(files)]
+    models = [file for file, model in zip(files, is_model, strict=True) if model]
+    inputs = [file for file, model in zip(files, is_model, strict=True) if not model]
+    if not inputs:
+        raise InputError("the following arguments are required: INPUT: see nuclei predict --help")
+    return models, inputs
 
 
 def _between(low: float, high: float) -> Callable[[str], float]:
@@ -102,36 +130,59 @@ def _between(low: float, high: float) -> Callable[[str], float]:
 def predict(args: argparse.Namespace) -> None:
     """Classify crops, or the nuclei of a tile or slide.
 
-    Writes INPUT_predictions.csv, with calibrated probabilities; with --nuclei, also INPUT_predictions.geojson, which
-    QuPath opens, and INPUT_overlay.png.
+    Writes INPUT_predictions.csv, with calibrated probabilities, and INPUT_run.json, which tells what they were made
+    of; with --nuclei, also INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png.
     """
-    from nuclei.data.images import open_image
+    if args.nuclei and len(args.inputs) > 1:
+        raise InputError("--nuclei names the nuclei of one image: give one INPUT")
+    _require_writable(args.out)
+    outputs = [_outputs(args.out, source, bool(args.nuclei)) for source in args.inputs]
+    inputs = [*args.models, *args.inputs, *filter(None, [args.nuclei])]
+    require_distinct([path for paths in outputs for path in paths], inputs)
+    for source, paths in zip(args.inputs, outputs, strict=True):
+        require_results_of(paths, source)
+        for path in paths:
+            require_writable_file(path)
+
     from nuclei.inference.classifier import load_classifier
-    from nuclei.inference.predict_files import predict_crops, predict_nuclei
-    from nuclei.task import MPP
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
-    _require_writable(args.out)
     classifier = load_classifier(args.models, args.device, args.threads, args.precision, args.tta)
-    stem = args.out / args.input.absolute().stem  # "." has a name too
-    paths = [stem.with_name(f"{stem.name}_{end}") for end in ("predictions.csv", "predictions.geojson", "overlay.png")]
-    if args.nuclei:
-        with open_image(args.input) as image:
-            mpp = args.mpp or image.mpp
-            if not mpp:
-                print(f"{args.input} does not tell its resolution: taken for {MPP} microns a pixel (40x); see --mpp")
-            labels = predict_nuclei(classifier, image, args.nuclei, mpp or MPP, *paths)
-    else:
-        labels = predict_crops(classifier, args.input, args.mpp or MPP, paths[0])
-        paths = paths[:1]
-    print(f"{args.input}: {_count(labels)}; written: {', '.join(map(str, paths))}")
+    for source, paths in zip(args.inputs, outputs, strict=True):
+        _predict(args, classifier, source, paths)
+
+
+def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
+    """Return the files that are written for an input; the last one is the record of the run."""
+    absolute = Path(os.path.abspath(source))  # noqa: PTH100 of "." and "..", which have a name too
+    name = absolute.name if absolute.is_dir() else absolute.stem
+    ends = ["predictions.csv", *(["predictions.geojson", "overlay.png"] if with_nuclei else []), "run.json"]
+    return [folder / f"{name}_{end}" for end in ends]
+
+
+def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, paths: list[Path]) -> None:
+    from nuclei.inference.predict_files import predict_crops, predict_image
+    from nuclei.task import MPP
+
+    *results, record = paths
+    with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
+        require_results_of(paths, source)
+        if args.nuclei:
+            labels, mpp, mpp_source = predict_image(classifier, source, args.nuclei, args.mpp, *results)
+        else:
+            labels = predict_crops(classifier, source, args.mpp, *results)
+            mpp, mpp_source = args.mpp or MPP, "--mpp" if args.mpp else "assumed where a crop does not tell it"
+        write_record(temporary, source, args.nuclei, args.models, {"mpp": mpp, "mpp_source": mpp_source})
+    print(one_line(f"{source}: {_count(labels)}; written: {', '.join(map(str, paths))}"))
 
 
 def export(args: argparse.Namespace) -> None:
     """Write a model as ONNX: uint8 crops in, probabilities out."""
     _require_writable(args.out.parent)
-    if args.out.is_dir():
-        raise InputError(f"{args.out}: a folder: name the file to be written")
+    require_writable_file(args.out)
+    require_distinct([args.out], [args.model])
+    if args.out.exists() and args.out.suffix.lower() != ".onnx":
+        raise InputError(f"{args.out}: exists and is not an .onnx file: give another name")
     try:
         from nuclei.inference.onnx import export_onnx
     except ImportError:
@@ -139,7 +190,7 @@ def export(args: argparse.Namespace) -> None:
     from nuclei.models.checkpoint import load_model
 
     difference = export_onnx(load_model(args.model), args.out)
-    print(f"{args.out}: probabilities differ from PyTorch's by {difference:.1e} at most")
+    print(one_line(f"{args.out}: probabilities differ from PyTorch's by {difference:.1e} at most"))
 
 
 def doctor(args: argparse.Namespace) -> None:
@@ -157,13 +208,13 @@ def import_set(args: argparse.Namespace) -> None:
 
     groups.csv comes with them: the tile, or the patient, of each crop.
     """
+    require_replaceable(args.out)
+    _require_writable(args.out.parent)
+
     from nuclei.data.public.consep import import_consep
     from nuclei.data.public.nucls import import_nucls
     from nuclei.data.public.pannuke import import_pannuke
 
-    if args.out.is_file() or (args.out.is_dir() and any(args.out.iterdir())):
-        raise InputError(f"{args.out}: there already: give a new folder, so that nothing of yours is replaced")
-    _require_writable(args.out.parent)
     if args.set == "consep":
         table = import_consep(args.archives, args.out, args.seed)
     elif args.set == "nucls":
@@ -171,7 +222,7 @@ def import_set(args: argparse.Namespace) -> None:
     else:
         table = import_pannuke(args.archives, args.out, args.seed, args.tissue)
     for role, crops in table.groupby("role"):
-        print(f"{args.out}, {role}: {_count(crops.label)}")
+        print(one_line(f"{args.out}, {role}: {_count(crops.label)}"))
 
 
 def _count(labels: Any) -> str:

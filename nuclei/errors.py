@@ -13,6 +13,7 @@ REMEDIES = {
     errno.EROFS: "make the folder writable, or work in another one",
     errno.EACCES: "ask for it, or work in another folder",
     errno.EPERM: "ask for it, or work in another folder",
+    errno.ENAMETOOLONG: "give a shorter name",
 }
 
 
@@ -35,10 +36,18 @@ def run(main: Callable[[], None]) -> None:
         _end("interrupted", 128 + signal.SIGINT)
 
 
+def one_line(message: str) -> str:
+    """Escape what is not printable: one line on any screen, whatever the name or content of a file brought in."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+
+
+def warn(message: str) -> None:
+    """Print a line on stderr about what went on, but may not be what the user wants."""
+    print(f"warning: {one_line(message)}", file=sys.stderr)
+
+
 def _end(message: str, code: int = 1) -> NoReturn:
-    # One line on any screen, whatever a file's name or content brought in.
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
 
 

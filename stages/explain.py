@@ -30,12 +30,12 @@ def main() -> None:
         crops, table, predictions, models, CLASSES, params.explain, params.train.precision, compute
     )
     print(result.means.round(3).to_string(index=False))
-    with atomic_directory(Path("data/explain")) as folder:
+    with atomic_directory(Path("data/explain"), replace=True) as folder:
         np.savez(folder / "maps.npz", **result.arrays())
         write_csv(folder / "scores.csv", result.named_scores())
-    with atomic_directory(Path("reports/explain")) as folder:
+    with atomic_directory(Path("reports/explain"), replace=True) as folder:
         for name, figure in draw_galleries(result, CLASSES, params.explain.gallery_crops):
-            save_figure(figure, folder / "galleries" / f"{name}.png", PALETTE)
+            save_figure(figure, folder / f"{name}.png", PALETTE)
         write_csv(folder / "faithfulness.csv", result.means)
         write_csv(folder / "curves.csv", result.curves)
         for name in NETWORKS:

@@ -29,7 +29,7 @@ def main() -> None:
     reliability = {name: read_csv(EVALUATE / f"reliability_{name}.csv") for name in NETWORKS}
     selective = {name: read_csv(EVALUATE / f"selective_{name}.csv") for name in NETWORKS}
     robustness = {name: read_csv(ROBUSTNESS / f"scores_{name}.csv") for name in NETWORKS}
-    with atomic_directory(Path("reports/figures")) as folder:
+    with atomic_directory(Path("reports/figures"), replace=True) as folder:
         save_figure(plot_confusion(labels, predicted, CLASSES), folder / "confusion.png")
         save_figure(plot_curves(curves), folder / "curves.png")
         save_figure(plot_search(trials), folder / "trials.png")

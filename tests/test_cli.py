@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -67,13 +68,13 @@ def test_predict_on_a_tile_writes_three_files(model, tmp_path, run):
         tmp_path / "tile.tif", tissue()[0], resolution=(40_000, 40_000), resolutionunit="CENTIMETER", metadata=None
     )
     tissue()[1][["x", "y"]].to_csv(tmp_path / "nuclei.csv", index=False)
-    code, out, _ = run(
+    code, out, errors = run(
         "predict", model, tmp_path / "tile.tif", "--nuclei", tmp_path / "nuclei.csv", "--out", tmp_path / "out", *FAST
     )
     assert code == 0
-    names = ["tile_overlay.png", "tile_predictions.csv", "tile_predictions.geojson"]
+    names = ["tile_overlay.png", "tile_predictions.csv", "tile_predictions.geojson", "tile_run.json"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
-    assert "resolution" not in out
+    assert "resolution" not in out + errors
     counts = pd.read_csv(tmp_path / "out/tile_predictions.csv").Class.value_counts()
     assert all(f"{count} {name}" in out for name, count in counts.items())
 
@@ -91,9 +92,13 @@ def test_a_picture_without_a_resolution_is_taken_for_40x_and_that_is_said(model,
         tmp_path / "out",
         *FAST,
     ]
-    assert "tile.png does not tell its resolution: taken for 0.25 microns a pixel (40x); see --mpp" in run(*words)[1]
+    warning = "tile.png does not tell its resolution: taken for 0.25 microns per pixel (40x); see --mpp\n"
+    code, _, errors = run(*words)
+    assert code == 0 and errors.startswith("warning: ") and errors.endswith(warning)
+    assert json.loads((tmp_path / "out/tile_run.json").read_text())["mpp_source"] == "assumed"
+    assert json.loads((tmp_path / "out/tile_predictions.geojson").read_text())["mpp_source"] == "assumed"
     first = (tmp_path / "out/tile_predictions.csv").read_bytes()
-    assert "resolution" not in run(*words, "--mpp", "0.25")[1]
+    assert run(*words, "--mpp", "0.25")[2] == ""
     assert (tmp_path / "out/tile_predictions.csv").read_bytes() == first
     run(*words, "--mpp", "0.5")
     assert (tmp_path / "out/tile_predictions.csv").read_bytes() != first
@@ -200,7 +205,7 @@ def test_import_never_replaces_a_folder_that_holds_something(tmp_path, run):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("all of it")
     code, _, errors = run("import", "consep", archive, "--out", tmp_path / "mine")
-    assert code == 1 and "mine: there already: give a new folder" in errors
+    assert code == 1 and "mine: exists and is not empty: give a new folder" in errors
     assert (tmp_path / "mine/thesis.txt").read_text() == "all of it"
 
 

@@ -21,14 +21,17 @@ def numbers(n_train: int, n_test: int) -> tuple[range, range]:
 
 
 @contextmanager
-def competition_writer(out: Path, table: pd.DataFrame) -> Iterator[Callable[[str, int, np.ndarray], None]]:
+def competition_writer(
+    out: Path, table: pd.DataFrame, replace: bool = False
+) -> Iterator[Callable[[str, int, np.ndarray], None]]:
     """Write train.zip, train.csv, test.zip and example.csv into the folder `out`: all of them or none.
 
+    replace: whether `out` may be a folder of files already, see `atomic_directory`
     table: a row a crop with role (train or test), number, label and, if known, group, for groups.csv
     Gives a function of role, number and crop, uint8 (H, W, 3), to be called once for each row. The same calls, the
-    same bytes, on every machine.
+    same bytes.
     """
-    with atomic_directory(out) as folder:
+    with atomic_directory(out, replace) as folder:
         with zipfile.ZipFile(folder / "train.zip", "w") as train, zipfile.ZipFile(folder / "test.zip", "w") as test:
             archives = {"train": train, "test": test}
 

@@ -42,7 +42,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
     test = read_table(raw / "example.csv", ("Filename",))
     report: dict[str, Any] = {"notes": notes}
     digests = {}
-    with atomic_directory(out) as folder:
+    with atomic_directory(out, replace=True) as folder:
         for part, table, source in (("train", train, "train.csv"), ("test", test, "example.csv")):
             with open_zip(raw / f"{part}.zip") as archive:
                 members = match(archive, table, raw / source)

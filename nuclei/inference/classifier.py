@@ -40,7 +40,7 @@ class Classifier:
         """Return the calibrated probability of each class, float32 (N, K) in [0, 1]; a row sums to 1.
 
         crops: uint8 (N, 100, 100, channels), the nucleus in the middle, 0.25 microns a pixel; N may be 0.
-        Raises ValueError where they are not.
+        Raises ValueError where they are not, InputError where an answer is not finite.
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (SIDE, SIDE, self.channels):
             raise ValueError(
@@ -49,7 +49,10 @@ class Classifier:
         if not len(crops):
             return np.empty((0, len(self.classes)), np.float32)
         parts = [predict_probabilities(model, crops, self.device, self.precision, self.tta) for model in self.models]
-        return np.mean(parts, axis=0).astype(np.float32)
+        probabilities = np.mean(parts, axis=0).astype(np.float32)
+        if not np.isfinite(probabilities).all():
+            raise InputError("the model answers with NaN or infinity: copy it again, train it again, or use float32")
+        return probabilities
 
     def predict_all(self, crops: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[list[Key], np.ndarray]]:
         """Yield keys and probabilities, float32 (M, K), of as many crops as are best classified at once.

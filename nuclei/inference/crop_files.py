@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.data.cut import cut, window
-from nuclei.data.images import decode, open_image
+from nuclei.data.images import decode_with_resolution, open_image
 from nuclei.data.zips import open_members
 from nuclei.errors import InputError
 from nuclei.files import require_file
@@ -19,27 +19,29 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @contextmanager
-def open_crop_files(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
     """Open PNG, JPEG and TIFF crops: give their names and what returns one of them, uint8 (100, 100, 3).
 
     path: one crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are)
-    mpp: microns a pixel of the crops; a crop spans 25 microns whatever that is
-    Raises InputError, of a crop in a folder or zip when it is read.
+    mpp: microns a pixel of the crops, None: what each tells, or else 0.25; a crop spans 25 microns whatever that is
+    Raises InputError, of a crop in a folder or zip when it is read, of a name that no table can hold at once.
     """
-    side = window(mpp)
 
-    def check(height: int, width: int, where: str) -> None:
+    def check(height: int, width: int, told: float | None, where: str) -> float:
+        """Return the side of the crop in pixels."""
+        side = window(mpp or told or MPP)
         if (height, width) != (round(side), round(side)):
+            at = f" at the {told:.3g} microns per pixel that it tells" if told and not mpp else ""
             raise InputError(
-                f"{where}: {width}x{height} pixels, expected {round(side)}x{round(side)} for a crop: cut it to that "
-                "size, or name the file of its nuclei with --nuclei where it is a tile or slide"
+                f"{where}: {width}x{height} pixels, expected {round(side)}x{round(side)} for a crop{at}: cut it to "
+                "that size, or name the file of its nuclei with --nuclei where it is a tile or slide"
             )
+        return side
 
     def crop(file: Path | io.BytesIO, where: str) -> np.ndarray:
-        pixels = decode(file, where)
+        pixels, resolution = decode_with_resolution(file, where)
         height, width = pixels.shape[:2]
-        check(height, width, where)
-        return cut(pixels, height / 2, width / 2, side)
+        return cut(pixels, height / 2, width / 2, check(height, width, resolution.mpp, where))
 
     if path.is_dir():
         files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
@@ -53,16 +55,23 @@ def open_crop_files(path: Path, mpp: float = MPP) -> Iterator[tuple[list[str], C
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected {expected}") from None
     if zipfile.is_zipfile(path):
         with open_members(path) as (members, read):
-            names = [name for name in members if Path(name).suffix.lower() in SUFFIXES]
+            names = [
+                name for name in members if Path(name).suffix.lower() in SUFFIXES and not name.startswith("._")
+            ]  # as above
             yield _some(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
     else:
         with open_image(path) as image:  # it may be a whole slide, which must not be decoded to be refused
-            check(image.height, image.width, str(path))
+            side = check(image.height, image.width, image.mpp, str(path))
             pixels = image.read(0, 0, image.height, image.width)
-        yield [path.name], lambda name: cut(pixels, image.height / 2, image.width / 2, side)
+        yield _some([path.name], path), lambda name: cut(pixels, image.height / 2, image.width / 2, side)
 
 
 def _some(names: list[str], path: Path) -> list[str]:
     if not names:
         raise InputError(f"{path}: no crop in it: expected files that end with {', '.join(SUFFIXES)}")
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path}: the name {name!a} is not UTF-8: rename that file") from None
     return names

@@ -1,4 +1,4 @@
-"""Nuclei as GeoJSON features, the way QuPath and StarDist write them, one after the other: no file is held whole.
+"""Nuclei as QuPath, StarDist, HoVer-Net and CellViT write them, one after the other: no file is held whole.
 
 Source: QuPath's documentation, "Exporting annotations": coordinates are pixels of the full resolution, from the top
 left corner. RFC 7946 for the geometries.
@@ -6,19 +6,26 @@ left corner. RFC 7946 for the geometries.
 
 import json
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ijson
 import numpy as np
 
-from nuclei.errors import InputError
+from nuclei.errors import InputError, one_line
 from nuclei.files import atomic_write, require_file
 
 Feature = dict[str, Any]
 
 DEEPEST = 64  # levels; ijson's memory grows with the square
+LONGEST_TOKEN = 2**22  # bytes; its time grows with the square
+SIDE = 100.0  # pixels that a crop spans at 40x
+LAYOUTS = {"features": "features.item", "nuc": "nuc", "cells": "cells.item", "geometry": ""}
+FEATURES = ("item", "features.item", "")
+AREAS = ("annotation", "tma_core", "tma core", "tile", "root")  # objectType of what is no nucleus, unless it is small
 
 
 class Nucleus(NamedTuple):
@@ -29,34 +36,118 @@ class Nucleus(NamedTuple):
     feature: Feature
 
 
-def read_nuclei(path: Path) -> Iterator[Nucleus]:
-    """Yield the nuclei of a feature collection or of an array of features, in their order.
+def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = None) -> Iterator[Nucleus]:
+    """Yield the nuclei of a file, in their order.
 
-    A Point is a nucleus, and so is every point of a MultiPoint; a Polygon or MultiPolygon counts with its centroid,
-    a cell with that of its nucleus (QuPath's `nucleusGeometry`). Raises InputError.
+    GeoJSON: a feature collection, an array of features or a feature. A Point is a nucleus, and so is every point of
+    a MultiPoint; a Polygon counts with its centroid, a cell with that of its nucleus (QuPath's `nucleusGeometry`). A
+    MultiPolygon is a nucleus where it fits into a crop, else each of its polygons is one (CellViT writes a feature
+    per class). An annotation that is larger than a crop is no nucleus: it is left out.
+    JSON of HoVer-Net (`nuc`) or CellViT (`cells`): `centroid`, x and y in pixels.
+
+    Args:
+        path: of the file.
+        side: pixels that a crop spans.
+        left_out: counts what is left out, by its kind.
+
+    Raises:
+        InputError: which names the feature.
     """
+    left_out = Counter() if left_out is None else left_out
     try:
         require_file(path)
-        with path.open("rb") as file:
-            start = file.read(64)
-            file.seek(3 if start.startswith(BOM_UTF8) else 0)
-            where = "item" if start.removeprefix(BOM_UTF8).lstrip().startswith(b"[") else "features.item"
-            events = _shallow(ijson.basic_parse(file, use_float=True))
-            for number, feature in enumerate(ijson.items(ijson.parse(events), where), start=1):
-                try:
-                    yield from _nuclei(feature)
-                except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-                    raise InputError(
-                        f"{path}, feature {number}: expected a Point, MultiPoint, Polygon or MultiPolygon of finite "
-                        "numbers: correct it or leave it out"
-                    ) from None
+        require_unpacked(path)
+        layout = _find_layout(path)
+        for number, item in enumerate(_items(path, layout), start=1):
+            try:
+                yield from _nuclei(item, side, left_out) if layout in FEATURES else _nucleus_of_cell(item)
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError):
+                expected = "a Point, MultiPoint, Polygon or MultiPolygon" if layout in FEATURES else "a centroid"
+                raise InputError(
+                    f"{path}, feature {number}: expected {expected} of finite numbers: correct it or leave it out"
+                ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected GeoJSON") from None
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:100]
+    except (ijson.JSONError, UnicodeDecodeError, OverflowError) as error:
+        reason = one_line(" ".join(str(error).split())[:100])
+        if "trailing" in reason or "Additional data" in reason:
+            raise InputError(f"{path}: more than one JSON value: put the features into one array") from None
         raise InputError(
             f"{path}: not valid JSON ({reason}): export it again, from QuPath without measurements, which may be NaN"
         ) from None
+
+
+def require_unpacked(path: Path) -> None:
+    """Raise InputError where a file is packed, whatever its name. Raises OSError."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith((b"PK\3\4", b"PK\5\6")):
+        raise InputError(f"{path}: a zip or an Excel workbook: unpack it first, or save it as CSV in UTF-8")
+    if start.startswith(b"\x1f\x8b"):
+        raise InputError(f"{path}: packed by gzip: unpack it first")
+
+
+def _find_layout(path: Path) -> str:
+    """Return the place of the nuclei in a file, as ijson names it."""
+    names = []
+    with _open_json(path) as events:
+        for place, event, value in events:
+            if place == "" and event == "start_array":
+                return "item"
+            if place == "" and event == "map_key":
+                if value in LAYOUTS:
+                    return LAYOUTS[value]
+                names.append(value)
+            elif place == "" and event not in ("start_map", "end_map"):
+                break
+    raise InputError(
+        f"{path}: no nucleus in it: expected a FeatureCollection, an array of features, HoVer-Net's nuc or CellViT's "
+        f"cells, found {','.join(names)[:100]!a}"
+    )
+
+
+def _items(path: Path, layout: str) -> Iterator[Any]:
+    with _open_json(path) as events:
+        if layout == "nuc":
+            yield from (value for _, value in ijson.kvitems(events, "nuc"))
+        else:
+            yield from ijson.items(events, layout)
+
+
+@contextmanager
+def _open_json(path: Path) -> Iterator[Iterator[tuple[str, str, Any]]]:
+    """Give the events of a JSON file with their places."""
+    with path.open("rb") as file:
+        if file.read(3) != BOM_UTF8:
+            file.seek(0)
+        yield ijson.parse(_shallow(ijson.basic_parse(BoundedTokens(file), use_float=True)))
+
+
+class BoundedTokens:
+    """What reads a JSON file without strings or numbers so long that the parser's time grows with their square."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.in_string = self.is_escaped = False
+        self.length = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as any file does. Raises JSONError where a token is too long."""
+        data = self.file.read(size)
+        rest = data[1:] if self.is_escaped else data
+        self.is_escaped = bool((len(rest) - len(rest.rstrip(b"\\"))) % 2)
+        rest = rest.replace(b"\\\\", b"").replace(b'\\"', b"")
+        quotes = rest.count(b'"')
+        if quotes:
+            self.in_string ^= quotes % 2 == 1
+            self.length = len(rest) - rest.rindex(b'"')
+        elif self.in_string or len(rest.translate(None, b",[]{}: \t\r\n")) == len(rest):
+            self.length += len(rest)
+        else:
+            self.length = 0
+        if self.length > LONGEST_TOKEN:
+            raise ijson.JSONError(f"a text or number of more than {LONGEST_TOKEN:,} bytes")
+        return data
 
 
 def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -68,8 +159,9 @@ def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         yield event
 
 
-def _nuclei(feature: Feature) -> Iterator[Nucleus]:
-    if not isinstance(feature.get("properties") or {}, dict):
+def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[Nucleus]:
+    properties = feature.get("properties") or {}
+    if not isinstance(properties, dict):
         raise ValueError
     geometry = feature.get("nucleusGeometry") or feature["geometry"]
     kind, coordinates = geometry["type"], geometry["coordinates"]
@@ -80,10 +172,32 @@ def _nuclei(feature: Feature) -> Iterator[Nucleus]:
             x, y = _finite(place)
             yield Nucleus(x, y, point(x, y))  # the original stands for all of them
     elif kind in ("Polygon", "MultiPolygon"):
-        outlines = [coordinates[0]] if kind == "Polygon" else [polygon[0] for polygon in coordinates]
-        yield Nucleus(*_finite(_centroid([np.array(ring, np.float64)[:, :2] for ring in outlines])), feature)
+        polygons = [coordinates] if kind == "Polygon" else coordinates
+        rings = [np.array(polygon[0], np.float64)[:, :2] for polygon in polygons]
+        extent = np.ptp(np.concatenate(rings), axis=0).max()
+        if len(rings) > 1 and extent > side:
+            for polygon, ring in zip(polygons, rings, strict=True):
+                part = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}}
+                yield Nucleus(*_finite(_centroid([ring])), part)
+        elif extent > side and str(properties.get("objectType", "")).lower() in AREAS:
+            left_out[one_line(str(properties["objectType"])[:40])] += 1
+        else:
+            yield Nucleus(*_finite(_centroid(rings)), feature)
     else:
         raise ValueError
+
+
+def _nucleus_of_cell(cell: dict[str, Any]) -> Iterator[Nucleus]:
+    """Yield a nucleus of HoVer-Net or CellViT, with its outline where it has one."""
+    x, y = _finite(cell["centroid"])
+    contour = cell.get("contour")
+    if not contour:
+        yield Nucleus(x, y, point(x, y))
+        return
+    ring = [list(_finite(place)) for place in contour]
+    if ring[0] != ring[-1]:
+        ring.append(ring[0])  # as GeoJSON wants it
+    yield Nucleus(x, y, {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}})
 
 
 def _finite(point: Iterable[float]) -> tuple[float, float]:
@@ -106,7 +220,10 @@ def _centroid(rings: list[np.ndarray]) -> np.ndarray:
         cross = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
         area = cross.sum() / 2  # negative: clockwise
         if area:
-            middles.append(origin + ((a + b) * cross[:, None]).sum(axis=0) / (6 * area))
+            middle = origin + ((a + b) * cross[:, None]).sum(axis=0) / (6 * area)
+            if ((middle < ring.min(axis=0)) | (middle > ring.max(axis=0))).any():  # loops that cancel each other
+                middle = ring.mean(axis=0)
+            middles.append(middle)
             areas.append(abs(area))
     return np.average(middles, axis=0, weights=areas) if areas else np.concatenate(rings).mean(axis=0)
 
@@ -133,10 +250,14 @@ def classified(feature: Feature, name: str, colour: tuple[int, int, int], measur
     }
 
 
-def write_features(path: Path, features: Iterable[Feature]) -> None:
-    """Write a feature collection, a feature a line."""
+def write_features(path: Path, features: Iterable[Feature], about: dict[str, Any] | None = None) -> None:
+    """Write a feature collection, one feature per line.
+
+    about: further members of the collection, which other programs pass over (RFC 7946, section 6.1)
+    """
+    members = "".join(f"{json.dumps(name)}: {json.dumps(value)}, " for name, value in (about or {}).items())
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
+        file.write(f'{{"type": "FeatureCollection", {members}"features": [')
         separator = "\n"
         for feature in features:
             file.write(separator + json.dumps(feature, allow_nan=False))

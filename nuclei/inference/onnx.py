@@ -1,7 +1,10 @@
 """A model as ONNX: uint8 crops in, calibrated probabilities out, for programs that know nothing of PyTorch."""
 
 import json
+import os
 from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when ONNX Runtime is imported: nothing here talks to a network
 
 import numpy as np
 import onnx
@@ -19,6 +22,8 @@ from nuclei.models.checkpoint import Model
 from nuclei.models.transforms import normalise
 from nuclei.task import CLASSES, MPP, SIDE
 
+onnxruntime.disable_telemetry_events()
+
 TOLERANCE = 1e-4  # of a probability, between ONNX Runtime and PyTorch
 
 
@@ -28,7 +33,7 @@ class Deployed(nn.Module):
     def __init__(self, model: Model):
         super().__init__()
         self.network = model.network
-        self.temperature = model.single.temperature
+        self.temperature = model.temperature
 
     def forward(self, crops: Tensor) -> Tensor:
         return torch.softmax(self.network(normalise(crops)) / self.temperature, dim=1)

@@ -9,19 +9,24 @@ from nuclei.task import CLASSES
 # Okabe & Ito's, RGB: told apart by colour-blind readers, and from haematoxylin and eosin.
 COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66))
 NARROWEST = 1000  # pixels: room for the legend
+TALLEST = 4000  # pixels, to which a narrow one is enlarged at most
 LEGEND = 60  # pixels
 KEY = 9  # points, of the rings in it
 
 
 def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np.ndarray, radius: float) -> Figure:
-    """Draw a ring round each nucleus, pixel by pixel on the thumbnail (a narrow one is enlarged), and a legend.
+    """Draw a ring round each nucleus, pixel by pixel on the thumbnail, and a legend.
+
+    A narrow thumbnail is enlarged, or gets margins.
 
     thumbnail: RGB, uint8 (H, W, 3); x, y: float (N,), in its pixels; labels: int (N,); radius: of the rings, pixels
     """
-    scale = max(NARROWEST / thumbnail.shape[1], 1)
+    scale = max(min(NARROWEST / thumbnail.shape[1], TALLEST / thumbnail.shape[0]), 1)
     height, width = scale * thumbnail.shape[0], scale * thumbnail.shape[1]
-    figure = Figure(figsize=(width / DPI, (height + LEGEND) / DPI))
-    ax = figure.add_axes((0, LEGEND / (height + LEGEND), 1, height / (height + LEGEND)))
+    canvas = max(width, NARROWEST)
+    figure = Figure(figsize=(canvas / DPI, (height + LEGEND) / DPI))
+    left, bottom = (canvas - width) / 2 / canvas, LEGEND / (height + LEGEND)
+    ax = figure.add_axes((left, bottom, width / canvas, height / (height + LEGEND)))
     ax.imshow(thumbnail, interpolation="none", extent=(0, thumbnail.shape[1], thumbnail.shape[0], 0))
     ax.set_axis_off()
     diameter = 2 * scale * radius * 72 / DPI  # points
@@ -38,5 +43,7 @@ def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np
             markeredgewidth=1.2,
             label=f"{name}: {chosen.sum():,}",
         )
-    figure.legend(loc="lower center", ncols=len(CLASSES), frameon=False, fontsize=9, markerscale=KEY / diameter)
+    figure.legend(
+        loc="lower center", ncols=len(CLASSES), frameon=False, fontsize=9, markerscale=KEY / max(diameter, 1e-3)
+    )
     return figure

@@ -2,18 +2,23 @@
 
 import csv
 import math
+import unicodedata
 from array import array
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
 
-from nuclei.errors import InputError
+from nuclei.errors import InputError, one_line
 from nuclei.files import require_file
-from nuclei.inference.geojson import read_nuclei
+from nuclei.inference.geojson import SIDE, read_nuclei, require_unpacked
 
 GEOJSON = (".geojson", ".json")
 SEPARATORS = ",;\t"
+NUCLEI = ("detection", "cell")  # QuPath's Object type
+LONGEST_HEADER = 2**20  # characters
+MOST_IMAGES = 10_000  # of one table
 # Names in lower case, and whether they count in microns; the last two are QuPath's.
 COLUMNS = (
     (("x", "y"), False),
@@ -23,65 +28,155 @@ COLUMNS = (
 
 
 class Positions(NamedTuple):
-    """Nuclei in the order of their file: x, y float64 (N,), pixels, or microns where `microns`."""
+    """Nuclei in the order of their file: x, y float64 (N,), pixels, or microns where `microns`.
+
+    left_out: tells what in the file was taken for no nucleus, "" where there was nothing
+    """
 
     x: np.ndarray
     y: np.ndarray
     microns: bool
+    left_out: str = ""
 
 
-def read_positions(path: Path) -> Positions:
+class Columns(NamedTuple):
+    """The header of a table: the names of x and y, whether they count in microns, and where the columns are."""
+
+    names: tuple[str, str]
+    microns: bool
+    xy: list[int]
+    image: int | None
+    object_type: int | None
+    count: int
+
+
+def read_positions(path: Path, image: str | None = None, side: float = SIDE) -> Positions:
     """Read .geojson or .json (see `nuclei.geojson`), or a table with the columns x and y, or QuPath's centroids.
 
-    Tables are separated by commas, semicolons or tabs. 16 bytes a nucleus are held, whatever else the file has.
-    Raises InputError that names the row or feature.
+    Tables are separated by commas, semicolons or tabs. Of a table of several images (QuPath's column Image), the rows
+    of `image` count; rows whose Object type is neither Detection nor Cell are left out.
+
+    Args:
+        path: of the file. 16 bytes a nucleus are held, whatever else the file has.
+        image: name of the image's file.
+        side: pixels that a crop spans.
+
+    Raises:
+        InputError: which names the row or feature.
     """
+    left_out: Counter[str] = Counter()
     if path.suffix.lower() in GEOJSON:
         x, y, microns = array("d"), array("d"), False
-        for nucleus in read_nuclei(path):
+        for nucleus in read_nuclei(path, side, left_out):
             x.append(nucleus.x)
             y.append(nucleus.y)
     else:
-        x, y, microns = _read_table(path)
+        x, y, microns = _read_table(path, image, left_out)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in left_out.items())
     if not x:
-        raise InputError(f"{path}: no nucleus in it: expected at least one")
-    return Positions(np.array(x), np.array(y), microns)
+        rest = f" but {counts}" if counts else ""
+        raise InputError(f"{path}: no nucleus in it{rest}: expected at least one")
+    return Positions(np.array(x), np.array(y), microns, f"left out, as no nuclei: {counts}" if counts else "")
 
 
-def _read_table(path: Path) -> tuple[array, array, bool]:
-    x, y = array("d"), array("d")
+def _read_table(path: Path, image: str | None, left_out: Counter[str]) -> tuple[array, array, bool]:
+    by_image: dict[str, tuple[array, array]] = {}
+    reader = None
     try:
         require_file(path)
+        require_unpacked(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = file.readline(LONGEST_HEADER)
             separator = max(SEPARATORS, key=first.count)
-            names, microns, places = _find_columns(path, next(csv.reader([first], delimiter=separator), []))
-            reader = csv.reader(file, delimiter=separator)
-            for values in filter(None, reader):
+            columns = _find_columns(path, next(csv.reader([first], delimiter=separator, strict=True), []))
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            end = 0
+            for values in reader:
+                lines, end = reader.line_num - end, reader.line_num
+                where = f"{path}, line {end - lines + 2}"  # the header is the first
+                if lines > 1:
+                    raise InputError(f"{where}: a quoted value goes on for {lines} lines: check the quotes")
+                if not values:
+                    continue
+                _require_width(values, columns.count, separator, where)
+                kind = _value(values, columns.object_type)
+                if kind and kind.lower() not in NUCLEI:
+                    left_out[one_line(kind[:40])] += 1
+                    continue
                 try:
-                    column, row = (float(values[place]) for place in places)
-                    if not math.isfinite(column + row):
-                        raise ValueError
+                    column, row = (_number(values[place]) for place in columns.xy)
                 except (IndexError, ValueError):
                     raise InputError(
-                        f"{path}, line {reader.line_num + 1}: {separator.join(values)[:60]!a}, expected finite numbers "
-                        f"for {names[0]} and {names[1]}: correct it"
+                        f"{where}: {separator.join(values)[:60]!a}, expected finite numbers for {columns.names[0]} and "
+                        f"{columns.names[1]}: correct it"
                     ) from None
+                name = _value(values, columns.image)
+                if name not in by_image and len(by_image) == MOST_IMAGES:
+                    raise InputError(f"{path}: rows of more than {MOST_IMAGES:,} images: export those of this one")
+                x, y = by_image.setdefault(name, (array("d"), array("d")))
                 x.append(column)
                 y.append(row)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected a table with x and y") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a table in UTF-8 ({error}): export it again") from None
-    return x, y, microns
+    except csv.Error as error:
+        line = reader.line_num + 1 if reader else 1
+        raise InputError(f"{path}, line {line}: not valid CSV ({error}): check the quotes") from None
+    if not by_image:
+        return array("d"), array("d"), columns.microns
+    name = "" if columns.image is None else _choose_image(path, list(by_image), image)
+    return *by_image[name], columns.microns
 
 
-def _find_columns(path: Path, header: list[str]) -> tuple[tuple[str, str], bool, list[int]]:
-    """Return the names of the two columns, whether they count in microns, and where they are."""
+def _value(values: list[str], place: int | None) -> str:
+    return "" if place is None or place >= len(values) else values[place].strip()
+
+
+def _require_width(values: list[str], count: int, separator: str, where: str) -> None:
+    """Raise InputError where a row is longer than the header: its values would stand in other columns."""
+    if any(value.strip() for value in values[count:]):
+        raise InputError(
+            f"{where}: {len(values)} values, expected {count} as in the header: quote values with {separator!a} in "
+            "them, write decimal points, name the column of row names"
+        )
+
+
+def _number(text: str) -> float:
+    """Return a finite number. Raises ValueError, also for 1_000, which Python takes."""
+    value = float(text)
+    if "_" in text or not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _choose_image(path: Path, names: list[str], image: str | None) -> str:
+    """Return the image of a table that is the one at hand: by its name, or else by its name without the ending."""
+    if names == [""] or (image is None and len(names) == 1):
+        return names[0]
+    for plain in (_file_name, _stem):
+        matches = [name for name in names if plain(name) == plain(image or "")]
+        if len(matches) == 1:
+            return matches[0]
+    listed = ", ".join(map(ascii, names[:10])) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+    raise InputError(f"{path}: its column Image names {listed}, expected {image!a}: export the rows of this image")
+
+
+def _file_name(name: str) -> str:
+    return unicodedata.normalize("NFC", PurePath(name.replace("\\", "/")).name).casefold()
+
+
+def _stem(name: str) -> str:
+    return PurePath(_file_name(name)).stem
+
+
+def _find_columns(path: Path, header: list[str]) -> Columns:
+    """Find the columns by their names, in any case."""
     plain = [name.strip().lower().replace("\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}") for name in header]
+    image, object_type = (plain.index(name) if name in plain else None for name in ("image", "object type"))
     for names, microns in COLUMNS:
         if all(plain.count(name) == 1 for name in names):
-            return names, microns, [plain.index(name) for name in names]
+            return Columns(names, microns, [plain.index(name) for name in names], image, object_type, len(header))
     raise InputError(
         f"{path}: expected a column x and a column y, in pixels, or QuPath's Centroid X and Centroid Y, "
         f"found {','.join(header)[:100]!a}: name them so"

@@ -7,51 +7,119 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.data.cut import cut_all
-from nuclei.data.images import Image, as_channels
-from nuclei.errors import InputError
+from nuclei.data.cut import cut_all, window
+from nuclei.data.images import Image, as_channels, open_image
+from nuclei.errors import InputError, warn
 from nuclei.figures import save_figure
 from nuclei.files import atomic_write
 from nuclei.inference.classifier import Classifier
 from nuclei.inference.crop_files import open_crop_files
 from nuclei.inference.geojson import Feature, classified, point, read_nuclei, write_features
 from nuclei.inference.overlay import COLOURS, draw_overlay
-from nuclei.inference.positions import GEOJSON, read_positions
-from nuclei.task import CLASSES
+from nuclei.inference.positions import GEOJSON, Positions, read_positions
+from nuclei.task import CLASSES, MPP
 
 ROWS_AT_ONCE = 2**16  # of a table that is written
 LONGEST = 4000  # pixels of the picture
 RADIUS = 3.0  # microns of the rings in it
 
 
-def predict_crops(classifier: Classifier, path: Path, mpp: float, table: Path) -> np.ndarray:
-    """Classify a crop, a folder or a zip of crops (see `open_crop_files`) into `table`; return the labels, int (N,).
+def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: Path) -> np.ndarray:
+    """Classify a crop, a folder or a zip of crops (see `open_crop_files`) into `table`.
 
     The table has Filename, Predicted (label), Class (its name) and Probability_0 to Probability_K-1 (calibrated).
+
+    Args:
+        classifier: one that takes the crops' number of channels.
+        path: of the crops.
+        mpp: microns per pixel; None: what each file tells, or else 0.25.
+        table: to be written.
+
+    Returns:
+        labels, int (N,).
     """
-    with open_crop_files(path, mpp) as (names, read):
+    with open_crop_files(path, mpp) as (names, read), atomic_write(table) as temporary:
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
         probabilities = _predict(classifier, crops, len(names))
-    with atomic_write(table) as temporary:
         _write_table(temporary, lambda part: {"Filename": names[part]}, probabilities)
     return probabilities.argmax(axis=1)
 
 
+def predict_image(
+    classifier: Classifier, path: Path, nuclei: Path, mpp: float | None, table: Path, geojson: Path, picture: Path
+) -> tuple[np.ndarray, float, str]:
+    """Classify the nuclei of the tile or slide `path`, see `predict_nuclei`.
+
+    Args:
+        mpp: microns per pixel; None: what the image tells, or else 0.25, of which a warning tells.
+
+    Returns:
+        labels, int (N,); microns per pixel and where they come from.
+
+    Raises:
+        InputError: where the nuclei are in microns and the resolution is unknown, and as `predict_nuclei`.
+    """
+    with open_image(path) as image:
+        known, source = (mpp, "--mpp") if mpp else (image.mpp, image.mpp_source)
+        positions = read_positions(nuclei, path.name, window(known or MPP))
+        if positions.microns and not known:
+            raise InputError(f"{path}: does not tell its resolution, and {nuclei} counts in microns: give --mpp")
+        positions = _in_pixels(positions, known or MPP, image, nuclei)
+        if not known:
+            warn(f"{path} does not tell its resolution: taken for {MPP} microns per pixel (40x); see --mpp")
+            source = "assumed"
+        elif source.startswith("an objective"):
+            warn(f"{path} tells {source} alone: taken for {known:.3g} microns per pixel; see --mpp")
+        if positions.left_out:
+            warn(f"{nuclei}: {positions.left_out}")
+        labels = predict_nuclei(classifier, image, nuclei, known or MPP, table, geojson, picture, positions, source)
+    return labels, known or MPP, source
+
+
 def predict_nuclei(
-    classifier: Classifier, image: Image, nuclei: Path, mpp: float, table: Path, geojson: Path, picture: Path
+    classifier: Classifier,
+    image: Image,
+    nuclei: Path,
+    mpp: float,
+    table: Path,
+    geojson: Path,
+    picture: Path,
+    positions: Positions | None = None,
+    mpp_source: str = "",
 ) -> np.ndarray:
     """Classify the nuclei of a tile or slide and write three files, all of them or none; return labels, int (N,).
 
-    nuclei: where they are, see `read_positions`; mpp: microns a pixel of the image
+    nuclei: where they are, see `read_positions`; mpp: microns a pixel of the image; mpp_source: where it comes from
     table: as of `predict_crops`, with x and y in pixels for Filename, in the order of `nuclei`
     geojson: the features of `nuclei`, or points, with QuPath's classification and the probabilities as measurements
     picture: the image, no side longer than 4000 pixels, with a ring in the colour of its class round every nucleus
+    positions: the nuclei in pixels, where they were read before
 
     Some 200 bytes a nucleus are held; all else is read and written in pieces. Drawing 4000x4000 pixels takes 2 GB.
     """
-    x, y, microns = read_positions(nuclei)
-    if microns:
-        x, y = x / mpp, y / mpp
+    if positions is None:
+        positions = _in_pixels(read_positions(nuclei, image.path.name, window(mpp)), mpp, image, nuclei)
+    x, y = positions.x, positions.y
+    with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(picture) as new_picture:
+        crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cut_all(image, y, x, mpp))
+        probabilities = _predict(classifier, crops, len(x))
+        labels = probabilities.argmax(axis=1)
+        thumbnail = image.thumbnail(LONGEST)
+        scale = thumbnail.shape[1] / image.width
+        if nuclei.suffix.lower() in GEOJSON:
+            features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei, window(mpp)))
+        else:
+            features = map(point, map(float, x), map(float, y))
+        _write_table(new_table, lambda part: {"x": _digits(x[part]), "y": _digits(y[part])}, probabilities)
+        about = {"mpp": mpp, "mpp_source": mpp_source or "given"}
+        write_features(new_geojson, _classified(features, probabilities), about)
+        save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_picture)
+    return labels
+
+
+def _in_pixels(positions: Positions, mpp: float, image: Image, nuclei: Path) -> Positions:
+    """Return the positions in pixels. Raises InputError where a nucleus lies outside of the image."""
+    x, y = (values / mpp if positions.microns else values for values in (positions.x, positions.y))
     outside = np.flatnonzero((x < 0) | (y < 0) | (x > image.width) | (y > image.height))
     if len(outside):
         first = outside[0]
@@ -60,28 +128,15 @@ def predict_nuclei(
             f"lies outside of {image.path} ({image.width}x{image.height} pixels): are these its nuclei, in pixels of "
             "its full resolution?"
         )
-    crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cut_all(image, y, x, mpp))
-    probabilities = _predict(classifier, crops, len(x))
-    labels = probabilities.argmax(axis=1)
-    thumbnail = image.thumbnail(LONGEST)
-    scale = thumbnail.shape[1] / image.width
-    if nuclei.suffix.lower() in GEOJSON:
-        features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei))
-    else:
-        features = map(point, map(float, x), map(float, y))
-    with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(picture) as new_picture:
-        _write_table(new_table, lambda part: {"x": _digits(x[part]), "y": _digits(y[part])}, probabilities)
-        write_features(new_geojson, _classified(features, probabilities))
-        save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_picture)
-    return labels
+    return positions._replace(x=x, y=y, microns=False)
 
 
 def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n: int) -> np.ndarray:
     """Return probabilities, float32 (N, K), of the crops of rows 0..N-1, which may come in any order."""
     probabilities = np.empty((n, len(CLASSES)), np.float32)
     with tqdm(total=n, unit="nucleus", disable=None) as bar:
-        for rows, some in classifier.predict_all(crops):
-            probabilities[rows] = some
+        for rows, batch in classifier.predict_all(crops):
+            probabilities[rows] = batch
             bar.update(len(rows))
     return probabilities
 
@@ -89,13 +144,14 @@ def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n:
 def _write_table(path: Path, keys: Callable[[slice], dict[str, list[str]]], probabilities: np.ndarray) -> None:
     """Write the table; `keys` gives the first columns of some rows."""
     names = np.array(CLASSES)
-    for start in range(0, len(probabilities), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        chances = probabilities[part]
-        labels = chances.argmax(axis=1)
-        columns = {f"Probability_{label}": chances[:, label] for label in range(len(CLASSES))}
-        rows = pd.DataFrame(keys(part) | {"Predicted": labels, "Class": names[labels]} | columns)
-        rows.to_csv(path, mode="a", header=not start, index=False, float_format="%.6g", lineterminator="\n")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for start in range(0, len(probabilities), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            chances = probabilities[part]
+            labels = chances.argmax(axis=1)
+            columns = {f"Probability_{label}": chances[:, label] for label in range(len(CLASSES))}
+            rows = pd.DataFrame(keys(part) | {"Predicted": labels, "Class": names[labels]} | columns)
+            rows.to_csv(file, header=not start, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _digits(values: np.ndarray) -> list[str]:

@@ -31,7 +31,7 @@ FILES = {
     ],
     "robustness": ["robustness/scores_{}.csv"],
     "review": ["review/label_issues.csv"],
-    "explain": ["explain/galleries", "explain/faithfulness.csv"],
+    "explain": ["explain", "explain/faithfulness.csv"],
     "submit": ["submit/submission_{}.csv"],
     "figures": [
         "figures/curves.png",

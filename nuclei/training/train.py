@@ -157,7 +157,7 @@ def train_folds(
 
 def save_trained(folder: Path, trained: Trained) -> None:
     """Write fold_<number>.safetensors of each held-out fold, final.safetensors, and out_of_fold.npz into `folder`."""
-    with atomic_directory(folder) as temporary:
+    with atomic_directory(folder, replace=True) as temporary:
         for key, model in trained.models.items():
             save_model(temporary / ("final.safetensors" if key == ALL_CROPS else f"fold_{key}.safetensors"), model)
         np.savez(temporary / "out_of_fold.npz", **trained.out_of_fold._asdict())

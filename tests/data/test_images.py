@@ -2,15 +2,16 @@ import importlib.util
 import io
 import sys
 import tracemalloc
+from contextlib import contextmanager
 
 import numpy as np
-import openslide
 import PIL.Image
 import pytest
 import tifffile
 from tissue import tissue
 
 from nuclei.data.images import as_channels, open_image
+from nuclei.data.slides import open_slide
 from nuclei.errors import InputError
 
 TILED = {"tile": (128, 128), "compression": "zlib"}
@@ -142,15 +143,17 @@ def test_a_slide_is_read_by_openslide(slide):
 
 
 def test_a_slide_that_was_scanned_in_part_counts_from_there_as_qupath_does(slide, monkeypatch):
-    class Partly(openslide.OpenSlide):
-        @property
-        def properties(self):
-            bounds = {"x": 100, "y": 50, "width": 600, "height": 300}
-            return {**super().properties, **{f"openslide.bounds-{name}": str(value) for name, value in bounds.items()}}
+    bounds = {"x": 100, "y": 50, "width": 600, "height": 300}
+
+    @contextmanager
+    def partly(path):
+        with open_slide(path) as opened:
+            told = {f"openslide.bounds-{name}": str(value) for name, value in bounds.items()}
+            yield opened._replace(properties=opened.properties | told)
 
     with open_image(slide) as whole:
         expected, small = whole.read(60, 130, 350, 700), whole.thumbnail(400)
-    monkeypatch.setattr("nuclei.data.images.OpenSlide", Partly)
+    monkeypatch.setattr("nuclei.data.images.open_slide", partly)
     with open_image(slide) as image:
         assert (image.width, image.height) == (600, 300)
         assert np.array_equal(image.read(10, 30, 300, 600), expected)
@@ -171,7 +174,7 @@ def test_a_slide_that_is_damaged_is_named(slide):
 
 def test_where_openslide_is_not_installed_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
-    spec = importlib.util.find_spec("nuclei.data.images")
+    spec = importlib.util.find_spec("nuclei.images")
     images = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(images)
     (tmp_path / "slide.mrxs").write_bytes(b"of a scanner")
@@ -189,7 +192,7 @@ def transparent(path, pixels):
     PIL.Image.fromarray(np.dstack([pixels, np.full(pixels.shape[:2], 128, np.uint8)])).save(path)
 
 
-DEEP = "more than 8 bits a channel: convert it (how to scale it is for you)"
+DEEP = "rescale to 8 bits first"
 BAD = {
     "text.png": (lambda path, _: path.write_text("hello"), "not a PNG, JPEG or TIFF: convert it"),
     "empty.tif": (lambda path, _: path.write_bytes(b""), "not a PNG, JPEG or TIFF: convert it"),

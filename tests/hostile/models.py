@@ -132,6 +132,8 @@ OTHER_SHAPES = no_model("weights of other shapes than its architecture has")
 ITSELF = no_model("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths and a dropout below 1")
 UNREADABLE = Refused("not a readable safetensors file (")
 
+BAD_TEMPERATURE = no_model("the temperature is not from 0.05 to 20")
+
 CHECKPOINTS: Cases = {
     "a link to nothing": (not_plain(lambda path: path.symlink_to("nowhere")), UNREADABLE),
     "a pipe": (not_plain(os.mkfifo), Refused("not a readable safetensors file ([Errno 22] Not a plain file")),
@@ -161,8 +163,15 @@ CHECKPOINTS: Cases = {
         no_model("a ResNet18 has 1 or 3 channels and a stem that is pretrained, no_pool or small"),
     ),
     "another network's weights": (says(kind="ResNet18", architecture={"channels": 3, "stem": "small"}), OTHER_SHAPES),
-    "a temperature that is not a number": (says(temperature=float("nan")), no_model("the temperature is not a posit")),
-    "a negative temperature": (says(temperature=-1.0), no_model("the temperature is not a positive number")),
+    "a temperature that is not a number": (
+        says(temperature=float("nan")),
+        BAD_TEMPERATURE,
+    ),
+    "a negative temperature": (says(temperature=-1.0), BAD_TEMPERATURE),
+    "a temperature of 1e-310": (says(temperature=1e-310), BAD_TEMPERATURE),
+    "a temperature of 0.01": (says(temperature=0.01), BAD_TEMPERATURE),
+    "a temperature of 25.0": (says(temperature=25.0), BAD_TEMPERATURE),
+    "a temperature of 1e300": (says(temperature=1e300), BAD_TEMPERATURE),
     "a list for a temperature": (says(temperature=[1.0]), no_model("")),
     "no temperature": (says(temperature=None), no_model("")),
     "classes in another order": (

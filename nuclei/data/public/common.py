@@ -16,12 +16,15 @@ from tqdm import tqdm
 from nuclei.data.competition import competition_writer, numbers
 from nuclei.data.cut import cut, window
 from nuclei.data.images import decode
-from nuclei.data.zips import BROKEN
+from nuclei.data.zips import BROKEN, LARGEST_DIRECTORY
 from nuclei.errors import InputError
+from nuclei.files import BoundedFile, require_file
 from nuclei.task import CLASSES
 
 TEST_SHARE = 0.4
-LARGEST = 2**28  # bytes of a picture or a table
+LARGEST = 2**28  # bytes of a picture
+LARGEST_TABLE = 2**24  # bytes of a table
+PIECE = 2**22  # bytes that are unpacked at once
 
 
 class Member(NamedTuple):
@@ -43,7 +46,9 @@ def open_zips(paths: Sequence[Path]) -> Iterator[list[zipfile.ZipFile]]:
             if [other.name for other in paths].count(path.name) > 1:
                 raise InputError(f"{path}: there is another {path.name}: give each once")
             try:
-                archives.append(stack.enter_context(zipfile.ZipFile(path)))
+                require_file(path)
+                file = stack.enter_context(BoundedFile(path, LARGEST_DIRECTORY))
+                archives.append(stack.enter_context(zipfile.ZipFile(file)))
             except OSError as error:
                 raise InputError(f"{path}: cannot be read ({error.strerror}): give the zip as downloaded") from None
             except BROKEN:
@@ -61,7 +66,9 @@ def find(archives: Iterable[zipfile.ZipFile], pattern: str) -> dict[str, Member]
     for archive in archives:
         for info in archive.infolist():
             parts = info.filename.split("/")
-            if "__MACOSX" in parts or not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE):
+            if "__MACOSX" in parts or parts[-1].startswith("._"):  # macOS adds them
+                continue
+            if not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE):
                 continue
             member, stem = Member(archive, info), Path(parts[-1]).stem
             if stem in found:
@@ -70,13 +77,13 @@ def find(archives: Iterable[zipfile.ZipFile], pattern: str) -> dict[str, Member]
     return dict(sorted(found.items()))
 
 
-def content(member: Member) -> bytes:
-    """Return what is in a member of at most 256 MiB. Raises InputError."""
-    if member.info.file_size > LARGEST:
-        raise InputError(f"{member}: larger than {LARGEST // 2**20} MiB: not what the authors shipped")
+def content(member: Member, most: int = LARGEST) -> bytes:
+    """Return what is in a member of at most `most` bytes, whatever size the zip claims. Raises InputError."""
+    if member.info.file_size > most:
+        raise InputError(f"{member}: larger than {most // 2**20} MiB: not what the authors shipped")
     try:
         with member.archive.open(member.info) as file:
-            return file.read(LARGEST)
+            return b"".join(iter(lambda: file.read(PIECE), b""))
     except BROKEN:
         raise InputError(f"{member}: damaged: download the zip again") from None
 

@@ -6,12 +6,15 @@ Images/*.png and Labels/*.mat; a .mat has inst_map (H, W), inst_type (N, 1) and 
 """
 
 import io
+import math
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 
 from nuclei.data.public.common import Member, content, decode_all, find, open_zips, within, write_crops
 from nuclei.errors import InputError
@@ -19,6 +22,10 @@ from nuclei.task import MPP
 
 # Healthy epithelial, dysplastic or malignant epithelial, muscle, inflammatory; not: other, fibroblast, endothelial.
 LABELS = {3: 0, 4: 1, 6: 2, 2: 3}
+LARGEST_LABELS = 2**26  # bytes of a .mat
+MOST_UNPACKED = 2**27  # bytes: a tile's labels take 8 million
+MOST_VALUES = 2**24  # of an array: a tile has a million pixels
+COMPRESSED = 15  # type of an element
 
 
 def import_consep(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame:
@@ -39,10 +46,30 @@ def import_consep(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFram
         return write_crops(out, nuclei, decode_all(pictures), MPP, seed)
 
 
+def _require_moderate(data: bytes) -> None:
+    """Raise ValueError where a MAT file unpacks to, or promises, more than the labels of a tile can have.
+
+    Source: MathWorks, "MAT-File Format", version 5: a header of 128 bytes, then elements with type and size.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    unpacked, at = 0, 128
+    while order and at + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, at)
+        if kind == COMPRESSED:
+            unpacked += len(zlib.decompressobj().decompress(data[at + 8 : at + 8 + size], MOST_UNPACKED + 1))
+        if unpacked > MOST_UNPACKED:
+            raise ValueError(f"more than {MOST_UNPACKED // 2**20} MiB unpacked")
+        at += 8 + size
+    for name, shape, _ in whosmat(io.BytesIO(data)):
+        if math.prod(shape) > MOST_VALUES:
+            raise ValueError(f"{name} of {math.prod(shape):,} values")
+
+
 def _read_labels(tile: str, member: Member) -> pd.DataFrame:
-    data = io.BytesIO(content(member))
+    data = content(member, LARGEST_LABELS)
     try:
-        values = loadmat(data, variable_names=["inst_map", "inst_type", "inst_centroid"])
+        _require_moderate(data)
+        values = loadmat(io.BytesIO(data), variable_names=["inst_map", "inst_type", "inst_centroid"])
         nucleus = values["inst_map"]
         types = values["inst_type"].ravel().astype(int)
         x, y = np.rint(values["inst_centroid"].reshape(len(types), 2)).astype(int).T

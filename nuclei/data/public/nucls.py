@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nuclei.data.public.common import Member, content, decode_all, find, open_zips, within, write_crops
+from nuclei.data.public.common import LARGEST_TABLE, Member, content, decode_all, find, open_zips, within, write_crops
 from nuclei.errors import InputError
 
 MPP = 0.2
@@ -54,7 +54,7 @@ def import_nucls(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame
 
 def _read_table(name: str, member: Member, height: int, width: int) -> pd.DataFrame:
     try:
-        reader = csv.DictReader(io.StringIO(content(member).decode("utf-8-sig")))
+        reader = csv.DictReader(io.StringIO(content(member, LARGEST_TABLE).decode("utf-8-sig")))
         if not set(COLUMNS) <= set(reader.fieldnames or ()):
             raise ValueError(f"no column {min(set(COLUMNS) - set(reader.fieldnames or ()))}")
         rows = [

@@ -7,15 +7,17 @@ inflammatory, connective or soft tissue, dead, epithelial, background. Patients 
 """
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from nuclei.data.public.common import Member, content, find, open_zips, within, write_crops
+from nuclei.data.public.common import LARGEST_TABLE, Member, content, find, open_zips, within, write_crops
 from nuclei.data.zips import BROKEN
 from nuclei.errors import InputError
 from nuclei.task import MPP
@@ -24,6 +26,7 @@ from nuclei.task import MPP
 # class 2 here are fibroblasts and endothelium as well. Dead cells are left out.
 LABELS = {0: 1, 1: 3, 2: 2, 4: 0}
 PLANES = 6
+LARGEST_TILE = 2048  # pixels a side: PanNuke's have 256
 
 
 def import_pannuke(archives: Sequence[Path], out: Path, seed: int, tissue: str) -> pd.DataFrame:
@@ -61,12 +64,24 @@ def _member(archive: ZipFile, name: str) -> Member:
 
 def _read_types(member: Member) -> np.ndarray:
     try:
-        types = np.load(io.BytesIO(content(member)), allow_pickle=False)
+        data = content(member, LARGEST_TABLE)
+        with io.BytesIO(data) as file:
+            shape, _, dtype = _read_header(file)
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+                raise ValueError
+        types = np.load(io.BytesIO(data), allow_pickle=False)
         if types.ndim != 1 or types.dtype.kind != "U":
             raise ValueError
-    except (*BROKEN, EOFError):
+    except (KeyError, TypeError, EOFError, *BROKEN):
         raise InputError(f"{member}: expected an array of names: download the zip again") from None
     return types
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether the order is Fortran's, and dtype of an .npy. Raises KeyError or what NumPy raises."""
+    major, _ = np.lib.format.read_magic(file)
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
+    return read(file)
 
 
 def _tiles(archive: ZipFile, name: str, channels: int, wanted: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -74,10 +89,14 @@ def _tiles(archive: ZipFile, name: str, channels: int, wanted: np.ndarray) -> It
     member = _member(archive, name)
     try:
         with member.archive.open(member.info) as file:
-            major, _ = np.lib.format.read_magic(file)
-            read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
-            shape, is_fortran, dtype = read_header(file)
-            if is_fortran or dtype.kind not in "fiu" or len(shape) != 4 or shape[::3] != (len(wanted), channels):
+            shape, is_fortran, dtype = _read_header(file)
+            if (
+                is_fortran
+                or dtype.kind not in "fiu"
+                or len(shape) != 4
+                or shape[::3] != (len(wanted), channels)
+                or not 0 < min(shape[1:3]) <= max(shape[1:3]) <= LARGEST_TILE
+            ):
                 raise ValueError(f"it holds {dtype} {shape}")
             size = int(np.prod(shape[1:])) * dtype.itemsize
             for number, chosen in enumerate(wanted):
@@ -86,7 +105,7 @@ def _tiles(archive: ZipFile, name: str, channels: int, wanted: np.ndarray) -> It
                     raise ValueError("it ends early")
                 if chosen:
                     yield f"{Path(archive.filename).stem}_{number}", np.frombuffer(tile, dtype).reshape(shape[1:])
-    except (KeyError, *BROKEN) as error:
+    except (KeyError, TypeError, *BROKEN) as error:
         expected = f"{len(wanted)} tiles of {channels} channels in C order"
         raise InputError(f"{member}: expected {expected} ({str(error)[:100]}): download the zip again") from None
 

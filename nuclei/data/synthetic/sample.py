@@ -62,7 +62,7 @@ def write_sample(out: Path, config: Sample) -> None:
     wants to know which crops share pixels has to look.
     """
     tiles, table = draw_sample(config)
-    with competition_writer(out, table) as add:
+    with competition_writer(out, table, replace=True) as add:
         for row in table.itertuples():
             top, left = row.y - CROP // 2, row.x - CROP // 2
             add(row.role, row.number, tiles[row.tile][top : top + CROP, left : left + CROP])

@@ -1,0 +1,62 @@
+"""What predictions were made of, kept beside them: results of another input are never replaced."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nuclei.errors import InputError
+
+LARGEST = 2**20  # bytes
+
+
+def write_record(
+    path: Path, source: Path, nuclei: Path | None, models: Iterable[Path], settings: dict[str, Any]
+) -> None:
+    """Write as JSON what a run read, and how.
+
+    Args:
+        path: of the record.
+        source: the input: a crop, a folder or zip of crops, a tile or a slide.
+        nuclei: the file of its nuclei.
+        models: checkpoints, told by name and SHA-256.
+        settings: what else made the results.
+    """
+    record = {
+        "input": str(source.resolve()),
+        "nuclei": str(nuclei.resolve()) if nuclei else None,
+        "models": [{"name": model.name, "sha256": hashlib.sha256(model.read_bytes()).hexdigest()} for model in models],
+        **settings,
+        "version": version("nuclei"),
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def require_results_of(paths: Sequence[Path], source: Path) -> None:
+    """Raise InputError where results are there that are not known to be of `source`.
+
+    Args:
+        paths: of the results; the last one is their record.
+        source: the input.
+    """
+    there = [path for path in paths if path.exists() or path.is_symlink()]
+    if not there:
+        return
+    earlier = _read_input(paths[-1])
+    if earlier is None:
+        raise InputError(f"{there[0]}: exists, of another program or version: move it, or give another --out")
+    if earlier != str(source.resolve()):
+        raise InputError(f"{there[0]}: exists, and is of {earlier}: give another --out")
+
+
+def _read_input(path: Path) -> str | None:
+    """Return the input that a record tells, None where it tells none."""
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return None
+        name = json.loads(path.read_text(encoding="utf-8"))["input"]
+        return name if isinstance(name, str) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
