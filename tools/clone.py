@@ -14,17 +14,18 @@ TINY = {  # the whole pipeline in a minute
     "sample": {"train": 60, "test": 12, "patients": 3},
     "split": {"folds": 3},
     "cnn": {"filters": [8, 8, 16, 16]},
-    "tune": {"trials": 2, "epochs": [1], "cpus_per_trial": 2},  # one worker, which imports PyTorch once
-    "train_cnn": {"epochs": 2, "final_epochs": 1},
-    "train_resnet": {"epochs": 1, "final_epochs": 1},
-    "robustness": {"factors": [1.0, 2.0]},
+    "tune": {"trials": 2, "rungs": [0.5], "cpus_per_trial": 2},  # one worker, which imports PyTorch once
+    "train_cnn": {"epochs": 2},
+    "train_resnet": {"epochs": 1},
+    "robustness": {"factors": [2.0], "blur": [], "jpeg": [30], "gamma": [], "resolution": [], "stains": []},
     "explain": {
-        "crops": 2,
+        "crops": 4,
+        "gallery_crops": 1,
+        "sanity_crops": 1,
+        "random_networks": 2,
         "occlusion": [{"window": 50, "stride": 50}],
-        "noise_samples": 1,
-        "steps": 2,
-        "shap_samples": 2,
-        "points": 2,
+        "ig_steps": 2,
+        "curve_points": 2,
     },
 }
 

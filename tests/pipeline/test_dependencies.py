@@ -14,9 +14,9 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # A file or room of nuclei/ imports only itself and what stands left of it. `__init__`, the public door, stands on top.
 BASE = ["errors", "task", "files", "figures", "params", "progress"]
-MACHINE = ["temperature", "tensors", "crops", "device", "cluster"]
+MACHINE = ["machine", "tensors", "crops", "device", "cluster"]
 ROOMS = ["data", "splitting", "models", "training", "evaluation", "explanation", "report", "inference"]
-ORDER = [*BASE, *MACHINE, *ROOMS, "cli"]
+ORDER = [*BASE, *MACHINE, *ROOMS, "doctor", "cli"]
 
 # No dep of any stage. Messages and progress bars are no result; nor is the schema of the parameters: it decides what
 # is accepted, never what a value is, because no field has a default, a section takes no unknown key and converts
