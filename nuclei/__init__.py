@@ -11,6 +11,9 @@
 ((5, 4), dtype('float32'))
 >>> bool(np.allclose(probabilities.sum(axis=1), 1))
 True
+>>> sets = model.sets(probabilities)  # of all classes that a nucleus may well be; more than one: unsure
+>>> sets.shape, sets.dtype
+((5, 4), dtype('bool'))
 """
 
 from pathlib import Path
@@ -39,7 +42,8 @@ def load(
     tta: average over the eight flips and quarter turns of each crop, as `submit` does
 
     Returns a `Classifier`: its `predict` takes crops, uint8 (N, 100, 100, 3), or (N, 100, 100, 1) where the model was
-    trained on grey ones, and returns probabilities, float32 (N, 4), of its `classes`.
+    trained on grey ones, and returns probabilities, float32 (N, 4), of its `classes`;
+    its `sets` turns these into conformal sets, bool (N, 4): the classes that each crop may well be.
     Raises InputError (`nuclei.errors`) where a file is not a model of this project.
     """
     from nuclei.inference.classifier import load_classifier

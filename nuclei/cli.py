@@ -130,8 +130,9 @@ def _between(low: float, high: float) -> Callable[[str], float]:
 def predict(args: argparse.Namespace) -> None:
     """Classify crops, or the nuclei of a tile or slide.
 
-    Writes INPUT_predictions.csv, with calibrated probabilities, and INPUT_run.json, which tells what they were made
-    of; with --nuclei, also INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png.
+    Writes INPUT_predictions.csv, with calibrated probabilities and the set of classes that a nucleus may well be (more
+    than one: the model is unsure), and INPUT_run.json, which tells what they were made of; with --nuclei, also
+    INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png.
     """
     if args.nuclei and len(args.inputs) > 1:
         raise InputError("--nuclei names the nuclei of one image: give one INPUT")
@@ -172,7 +173,8 @@ def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, p
         else:
             labels = predict_crops(classifier, source, args.mpp, *results)
             mpp, mpp_source = args.mpp or MPP, "--mpp" if args.mpp else "assumed where a crop does not tell it"
-        write_record(temporary, source, args.nuclei, args.models, {"mpp": mpp, "mpp_source": mpp_source})
+        settings = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
+        write_record(temporary, source, args.nuclei, args.models, settings)
     print(one_line(f"{source}: {_count(labels)}; written: {', '.join(map(str, paths))}"))
 
 

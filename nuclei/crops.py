@@ -57,4 +57,5 @@ def open_folds(folder: Path, split: Path) -> FoldedCrops:
     table = read_csv(split)
     data = LabelledCrops(open_crops(folder, "train"), table["Label"].to_numpy(np.int64))
     held_out = sorted(int(fold) for fold in table.loc[table["Held_out"] == 1, "Fold"].unique())
-    return FoldedCrops(data, *(table[name].to_numpy() for name in ("Fold", "Group")), held_out)
+    folds, groups = (table[name].to_numpy(np.int64) for name in ("Fold", "Group"))
+    return FoldedCrops(data, folds, groups, held_out)

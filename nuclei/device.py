@@ -85,6 +85,23 @@ def describe_environment(compute: Compute, precision: str) -> dict[str, Any]:
     }
 
 
+def compare_systems(earlier: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Say in a line why results differ from earlier ones of another kind of processor; None where it is the same.
+
+    Args:
+        earlier: What `describe_environment` said of the earlier results; may be anything that JSON holds.
+        now: What it says of the new ones.
+    """
+    keys = ("system", "device", "precision")
+    before, after = (", ".join(str(values.get(key)) for key in keys) for values in (earlier, now))
+    if before == after:
+        return None
+    return (
+        f"the earlier networks were trained on {before}, these on {after}: other kinds of processor round otherwise, so "
+        "networks and all that comes from them differ a little, and git status shows their reports as changed"
+    )
+
+
 def processor() -> str:
     """Name the processor of this machine; Linux alone tells, but Python does not ask it."""
     cpuinfo = Path("/proc/cpuinfo")

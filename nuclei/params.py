@@ -15,6 +15,25 @@ SAMPLE = "data/sample"  # where the stage `sample` writes
 LARGEST_FILE = 2**16  # bytes
 MOST_PROBLEMS = 5  # in one line
 
+# Parameters of earlier versions, and what became of them.
+RENAMED = {
+    "workers": "gone: folds are trained side by side, each with train.threads",
+    "crossval": "gone: split.held_out says how many folds are held out in turn",
+    "tune.epochs": "now tune.rungs, shares of the training that follows",
+    "train_cnn.patience": "gone: training always ends with its schedule",
+    "train_resnet.patience": "gone: training always ends with its schedule",
+    "train_cnn.final_epochs": "gone: the final network is trained like those of the folds",
+    "train_resnet.final_epochs": "gone: the final network is trained like those of the folds",
+    "evaluate.resamples": "gone: intervals are from a jackknife over groups",
+    "evaluate.coverage": "now evaluate.target_coverage",
+    "review.confidence": "gone: each class has a threshold of its own, taken from the data",
+    "explain.checks": "now explain.sanity_crops",
+    "explain.noise": "now explain.noise_std",
+    "explain.noise_samples": "now explain.smoothgrad_samples",
+    "explain.steps": "now explain.ig_steps",
+    "explain.points": "now explain.curve_points",
+}
+
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
 Cores = Annotated[int, Field(ge=1, le=1024)]
@@ -299,6 +318,8 @@ def load_params(path: Path) -> Params:
 def _describe(problem: ErrorDetails) -> str:
     """Say which key is wrong, what its value is and what fits."""
     key = ".".join(str(part) if str(part).isidentifier() else ascii(part) for part in problem["loc"]) or "the file"
+    if problem["type"] == "extra_forbidden" and key in RENAMED:
+        return f"{key}: {RENAMED[key]}"
     if problem["type"] == "extra_forbidden":
         return f"{key}: no such parameter; {_nearest(*map(str, problem['loc']))}"
     if problem["type"] == "missing":

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from nuclei.crops import open_folds
-from nuclei.device import Compute, describe_environment
+from nuclei.device import Compute, compare_systems, describe_environment
 from nuclei.errors import run
 from nuclei.files import write_csv, write_json
 from nuclei.params import load_params
@@ -26,12 +26,17 @@ def main() -> None:
     crops = open_folds(Path("data/crops"), Path("data/split.csv"))
     compute = Compute(params.device, params.train.threads)
     resume_dir, live = Path(f"data/.resume/train_{name}"), Path(f"data/live/{name}.csv")
+    out, environment = Path(f"reports/train/{name}"), describe_environment(compute, params.train.precision)
 
     network = network_config(name, params, tuned, pretrained)
     trained = train_folds(network, crops, compute, resume_dir, lambda curves: write_csv(live, curves))
     save_trained(Path(f"data/models/{name}"), trained)
-    write_csv(Path(f"reports/train/{name}/curves.csv"), trained.curves)
-    write_json(Path(f"reports/train/{name}/environment.json"), describe_environment(compute, params.train.precision))
+    write_csv(out / "curves.csv", trained.curves)
+    if (out / "environment.json").exists():  # of the earlier networks, which DVC leaves until it is replaced
+        note = compare_systems(json.loads((out / "environment.json").read_text()), environment)
+        if note:
+            print(f"NOTE: {note}")
+    write_json(out / "environment.json", environment)
     shutil.rmtree(resume_dir, ignore_errors=True)
 
 

@@ -29,7 +29,7 @@ def competition_writer(
     replace: whether `out` may be a folder of files already, see `atomic_directory`
     table: a row a crop with role (train or test), number, label and, if known, group, for groups.csv
     Gives a function of role, number and crop, uint8 (H, W, 3), to be called once for each row. The same calls, the
-    same bytes.
+    same bytes, on every machine.
     """
     with atomic_directory(out, replace) as folder:
         with zipfile.ZipFile(folder / "train.zip", "w") as train, zipfile.ZipFile(folder / "test.zip", "w") as test:

@@ -171,7 +171,7 @@ def _decode_whole(stream: BinaryIO, where: str) -> tuple[np.ndarray, Resolution]
                     )
                 image.load()
                 density = density_resolution(image.info.get("dpi")) if image.format != "TIFF" else UNKNOWN
-                if image.format == "PNG" and not _is_whole_png(image, stream):
+                if image.format == "PNG" and not has_all_rows(image, stream):
                     raise InputError(f"{where}: damaged: copy or save it again")
                 if "A" in image.getbands() or "transparency" in image.info:
                     image = image.convert("RGBA")
@@ -189,15 +189,6 @@ def _decode_whole(stream: BinaryIO, where: str) -> tuple[np.ndarray, Resolution]
 def _too_large(size: str, where: str) -> InputError:
     many = f"{size} pixels, too many" if size[0].isdigit() else f"more than {LARGEST:,} pixels, too many"
     return InputError(f"{where}: {many} to decode at once: save it as a tiled TIFF without compression or with deflate")
-
-
-def _is_whole_png(image: PIL.Image.Image, stream: BinaryIO) -> bool:
-    """Whether no row is missing: Pillow leaves them at 0."""
-    last = image.crop((0, image.height - 1, image.width, image.height))
-    if last.getbbox(alpha_only=False):
-        return True
-    stream.seek(0)
-    return has_all_rows(stream)
 
 
 @contextmanager

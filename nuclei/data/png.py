@@ -3,16 +3,15 @@
 import io
 import struct
 import zipfile
-import zlib
 
 import numpy as np
 from PIL import Image
 
+from nuclei.data.png_rows import has_all_rows
 from nuclei.data.zips import BROKEN, read_member
 from nuclei.errors import InputError, show
 from nuclei.task import SIDE
 
-ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
@@ -28,7 +27,8 @@ def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -
     if bits == 16:
         raise InputError(f"{where}: 16 bits a channel, expected 8: convert it (how to scale it is for you to say)")
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        file = io.BytesIO(content)
+        with Image.open(file, formats=["PNG"]) as image:
             if image.size != (SIDE, SIDE):  # a second header
                 raise ValueError
             if image.is_animated:
@@ -36,8 +36,7 @@ def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -
             image.load()  # chunks behind the pixels count as well
             if image.mode == "P" and image.getextrema()[1] >= len(image.getpalette() or []) // 3:
                 raise ValueError  # colours that the palette lacks
-            last = image.crop((0, SIDE - 1, SIDE, SIDE))
-            if not last.getbbox(alpha_only=False) and not _has_all_rows(content):  # Pillow leaves what is missing at 0
+            if not has_all_rows(image, file):
                 raise ValueError
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")
@@ -48,20 +47,3 @@ def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -
     except BROKEN:
         raise InputError(f"{where}: a damaged PNG: save the crop again") from None
     return pixels.reshape(SIDE, SIDE, channels)
-
-
-def _has_all_rows(content: bytes) -> bool:
-    """Whether the pixels of a PNG unpack to as many bytes as its header asks for (PNG specification, 7.2 and 8.2)."""
-    bits, colour, _, _, interlaced = struct.unpack_from(">5B", content, 24)
-    bits_a_pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    needed = 0
-    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
-        rows, columns = len(range(top, SIDE, down)), len(range(left, SIDE, across))
-        needed += rows * (1 + -(-columns * bits_a_pixel // 8))
-    packed, place = [], 8
-    while place + 8 <= len(content):
-        size, kind = struct.unpack_from(">I4s", content, place)
-        if kind == b"IDAT":
-            packed.append(content[place + 8 : place + 8 + size])
-        place += 12 + size
-    return len(zlib.decompressobj().decompress(b"".join(packed), needed)) == needed

@@ -1,7 +1,7 @@
 """OpenSlide in a process of its own: it may be aborted by a damaged slide without taking the program along.
 
-Run by `nuclei.slides` as a script, so that it imports nothing of the package. A request is a line of JSON on standard
-input; the answer is a line of JSON on standard output, with the number of bytes of pixels that follow it.
+Run by `nuclei.data.slides` as a script, so that it imports nothing of the package. A request is a line of JSON on
+standard input; the answer is a line of JSON on standard output, with the number of bytes of pixels that follow it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Slides, read by OpenSlide in a process of its own (`nuclei.slide_server`)."""
+"""Slides, read by OpenSlide in a process of its own (`slide_server`)."""
 
 import json
 import subprocess
@@ -63,7 +63,7 @@ def open_slide(path: Path) -> Iterator[Slide | None]:
     Raises InputError where the slide is damaged, also where that ends OpenSlide's process.
     """
     process = subprocess.Popen(
-        [sys.executable, str(SERVER), str(path.absolute())],
+        [sys.executable, "-P", str(SERVER), str(path.absolute())],  # -P: `tables` beside it is no package to import
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

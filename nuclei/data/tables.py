@@ -21,6 +21,7 @@ from nuclei.files import require_file
 from nuclei.task import CLASSES
 
 MOST_CROPS = 2**20  # a part
+MOST_COLUMNS = 10_000  # with different names: each may be the group's
 LARGEST_TABLE = 2**24  # bytes: as many rows
 LONGEST_NAME = 255  # characters, as on a disk: names end up in titles and tables
 CONTROL = r"\x00-\x1f\x7f-\x9f"  # characters, for a regular expression
@@ -60,10 +61,7 @@ def read_training_table(raw: Path) -> TrainingTable:
     if extra:
         if "Group" in table:
             raise InputError(f"{extra}: {path.name} has a column Group already: remove one of the two")
-        groups = read_table(extra, ("Filename",), optional=("Group",))
-        if "Group" not in groups:
-            raise InputError(f"{extra}: no column Group; expected the header Filename,Group")
-        groups = groups.set_index("Filename")["Group"]
+        groups = read_table(extra, ("Filename", "Group")).set_index("Filename")["Group"]
         missing = table[~table["Filename"].isin(groups.index)]
         if len(missing):
             raise InputError(
@@ -98,7 +96,7 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
         (_, header), *rows = list(islice(lines, MOST_CROPS + 2)) or [(1, [])]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}): check the quotes") from None
-    if "Group" in optional:
+    if "Group" in columns + optional:
         header = _with_group(path, header)
     for name in columns:
         if name not in header:
@@ -137,6 +135,8 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
 
 def _with_group(path: Path, header: list[str]) -> list[str]:
     """Call the column of groups Group, however it is written."""
+    if len(set(header)) > MOST_COLUMNS:
+        raise InputError(f"{path}: more than {MOST_COLUMNS:,} columns: leave out those that nobody asked for")
     group = find_group_column(header, str(path))
     if group is not None:
         return ["Group" if name == group else name for name in header]

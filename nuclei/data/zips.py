@@ -65,6 +65,12 @@ def match(archive: zipfile.ZipFile, table: pd.DataFrame, source: Path) -> list[z
     return [members[name] for name in table["Filename"]]
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a member is one that macOS or Windows add unasked."""
+    *folders, last = name.split("/")
+    return "__MACOSX" in folders or last.startswith("._") or last.lower() in (".ds_store", "thumbs.db", "desktop.ini")
+
+
 def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Return the members by the last part of their name: they may sit in a folder. Nothing is read yet."""
     members: dict[str, zipfile.ZipInfo] = {}
@@ -72,8 +78,8 @@ def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         name = info.orig_filename  # `filename` is cut at a NUL
         where = f"{archive.filename}, member {show(name)}"
         parts = name.split("/")
-        if parts[0] == "__MACOSX" or parts[-1] == ".DS_Store":
-            continue  # macOS adds them unasked
+        if is_clutter(name):
+            continue
         if re.search(rf"[\\{CONTROL}]", name) or name.startswith("/") or ".." in parts or ":" in parts[0]:
             raise InputError(f"{where}: expected a plain relative name: zip the crops again")
         if stat.S_ISLNK(info.external_attr >> 16):

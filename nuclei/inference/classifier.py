@@ -13,10 +13,13 @@ import torch
 from nuclei.device import setup_device
 from nuclei.errors import InputError
 from nuclei.machine import usable_threads
+from nuclei.models.calibration import TARGETS, Calibration
 from nuclei.models.checkpoint import Model, load_model
+from nuclei.models.conformal import conformal_sets
 from nuclei.models.predict import BATCH_SIZE, predict_probabilities
 from nuclei.task import CLASSES, SIDE
 
+COVERAGE = 0.9  # of conformal sets, where nothing else is asked for
 AT_ONCE = 8 * BATCH_SIZE  # crops, 30 MB: full batches, as in `submit`, and so the same digits
 
 Key = TypeVar("Key")
@@ -54,6 +57,45 @@ class Classifier:
             raise InputError("the model answers with NaN or infinity: copy it again, train it again, or use float32")
         return probabilities
 
+    def sets(self, probabilities: np.ndarray, coverage: float = COVERAGE) -> np.ndarray:
+        """Return the conformal set of each crop: the classes that it may well be, the predicted one always among them.
+
+        A set with more than one class says that the model is unsure. For new groups (tiles or patients) like those of
+        the training crops, sets hold the true class of a share of `promised_coverage` of the crops, on average over
+        groups; other tissue or stains void that.
+
+        Several models: the lowest of their thresholds for the averaged probability. Then the averaged sets miss the
+        true class only where the set of at least one of the models, by itself, misses it: its probability for that
+        class is not above the average, and its threshold is not below the lowest one. A higher threshold would not
+        have that property; with this one, sets are rather too large than too small.
+
+        Args:
+            probabilities: Of this classifier's `predict`, float (N, K); N may be 0.
+            coverage: One of `nuclei.models.calibration.TARGETS`: 0.8, 0.9 or 0.95.
+
+        Returns:
+            bool (N, K).
+
+        Raises:
+            ValueError: Where the models have no threshold for that coverage, or there are not K columns.
+        """
+        if probabilities.ndim != 2 or probabilities.shape[1] != len(self.classes):
+            raise ValueError(f"expected probabilities (N, {len(self.classes)}), got {probabilities.shape}")
+        column = _target(coverage)
+        return conformal_sets(probabilities, min(model.thresholds[column] for model in self._calibrations()))
+
+    def promised_coverage(self, coverage: float = COVERAGE) -> float:
+        """Return the coverage that `sets` can promise: `coverage`, or less where the models saw few groups.
+
+        Of several models, the least of what each of them promises by itself; for the average that is to be expected,
+        but not proven: where they miss different crops, the misses may add up.
+        """
+        column = _target(coverage)
+        return min(model.promised[column] for model in self._calibrations())
+
+    def _calibrations(self) -> list[Calibration]:
+        return [model.averaged if self.tta else model.single for model in self.models]
+
     def predict_all(self, crops: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[list[Key], np.ndarray]]:
         """Yield keys and probabilities, float32 (M, K), of as many crops as are best classified at once.
 
@@ -71,6 +113,12 @@ class Classifier:
                 following = pool.submit(take)
                 keys, some = zip(*batch, strict=True)
                 yield list(keys), self.predict(np.stack(some))
+
+
+def _target(coverage: float) -> int:
+    if coverage not in TARGETS:
+        raise ValueError(f"coverage is {coverage}, expected one of {', '.join(map(str, TARGETS))}")
+    return TARGETS.index(coverage)
 
 
 def load_classifier(

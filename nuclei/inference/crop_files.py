@@ -55,9 +55,7 @@ def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected {expected}") from None
     if zipfile.is_zipfile(path):
         with open_members(path) as (members, read):
-            names = [
-                name for name in members if Path(name).suffix.lower() in SUFFIXES and not name.startswith("._")
-            ]  # as above
+            names = [name for name in members if Path(name).suffix.lower() in SUFFIXES]
             yield _some(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
     else:
         with open_image(path) as image:  # it may be a whole slide, which must not be decoded to be refused

@@ -136,7 +136,7 @@ class BoundedTokens:
         data = self.file.read(size)
         rest = data[1:] if self.is_escaped else data
         self.is_escaped = bool((len(rest) - len(rest.rstrip(b"\\"))) % 2)
-        rest = rest.replace(b"\\\\", b"").replace(b'\\"', b"")
+        rest = rest.replace(b"\\\\", b"xx").replace(b'\\"', b"xx")  # as long as before
         quotes = rest.count(b'"')
         if quotes:
             self.in_string ^= quotes % 2 == 1
@@ -233,16 +233,23 @@ def point(x: float, y: float) -> Feature:
     return {"type": "Feature", "geometry": {"type": "Point", "coordinates": [x, y]}}
 
 
-def classified(feature: Feature, name: str, colour: tuple[int, int, int], measurements: dict[str, float]) -> Feature:
+def classified(
+    feature: Feature,
+    name: str,
+    colour: tuple[int, int, int],
+    measurements: dict[str, float],
+    properties: dict[str, Any] | None = None,
+) -> Feature:
     """Return the feature with QuPath's classification: a name and a colour, RGB; earlier measurements stay.
 
-    What was no object of QuPath's yet becomes a detection.
+    What was no object of QuPath's yet becomes a detection. `properties`: further ones.
     """
     own = feature.get("properties") or {}
     earlier = own.get("measurements")
     return feature | {
         "properties": {"objectType": "detection"}
         | own
+        | (properties or {})
         | {
             "classification": {"name": name, "color": list(colour)},
             "measurements": (earlier if isinstance(earlier, dict) else {}) | measurements,

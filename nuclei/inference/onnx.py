@@ -33,7 +33,7 @@ class Deployed(nn.Module):
     def __init__(self, model: Model):
         super().__init__()
         self.network = model.network
-        self.temperature = model.temperature
+        self.temperature = model.single.temperature
 
     def forward(self, crops: Tensor) -> Tensor:
         return torch.softmax(self.network(normalise(crops)) / self.temperature, dim=1)

@@ -51,7 +51,7 @@ class Columns(NamedTuple):
 
 
 def read_positions(path: Path, image: str | None = None, side: float = SIDE) -> Positions:
-    """Read .geojson or .json (see `nuclei.geojson`), or a table with the columns x and y, or QuPath's centroids.
+    """Read .geojson or .json (see `read_nuclei`), or a table with the columns x and y, or QuPath's centroids.
 
     Tables are separated by commas, semicolons or tabs. Of a table of several images (QuPath's column Image), the rows
     of `image` count; rows whose Object type is neither Detection nor Cell are left out.

@@ -27,7 +27,9 @@ RADIUS = 3.0  # microns of the rings in it
 def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: Path) -> np.ndarray:
     """Classify a crop, a folder or a zip of crops (see `open_crop_files`) into `table`.
 
-    The table has Filename, Predicted (label), Class (its name) and Probability_0 to Probability_K-1 (calibrated).
+    The table has Filename, Predicted (label), Class (its name), Probability_0 to Probability_K-1 (calibrated), Set
+    (names of the classes in its conformal set of coverage 0.9, see `Classifier.sets`, separated by "; ") and Unsure
+    (True where the set has more than one class).
 
     Args:
         classifier: one that takes the crops' number of channels.
@@ -41,7 +43,8 @@ def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: 
     with open_crop_files(path, mpp) as (names, read), atomic_write(table) as temporary:
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
         probabilities = _predict(classifier, crops, len(names))
-        _write_table(temporary, lambda part: {"Filename": names[part]}, probabilities)
+        sets = classifier.sets(probabilities)
+        _write_table(temporary, lambda part: {"Filename": names[part]}, probabilities, sets)
     return probabilities.argmax(axis=1)
 
 
@@ -91,7 +94,8 @@ def predict_nuclei(
 
     nuclei: where they are, see `read_positions`; mpp: microns a pixel of the image; mpp_source: where it comes from
     table: as of `predict_crops`, with x and y in pixels for Filename, in the order of `nuclei`
-    geojson: the features of `nuclei`, or points, with QuPath's classification and the probabilities as measurements
+    geojson: the features of `nuclei`, or points, with QuPath's classification and the probabilities as measurements;
+    properties Set and Unsure as in the table
     picture: the image, no side longer than 4000 pixels, with a ring in the colour of its class round every nucleus
     positions: the nuclei in pixels, where they were read before
 
@@ -103,16 +107,16 @@ def predict_nuclei(
     with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(picture) as new_picture:
         crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cut_all(image, y, x, mpp))
         probabilities = _predict(classifier, crops, len(x))
-        labels = probabilities.argmax(axis=1)
+        labels, sets = probabilities.argmax(axis=1), classifier.sets(probabilities)
         thumbnail = image.thumbnail(LONGEST)
         scale = thumbnail.shape[1] / image.width
         if nuclei.suffix.lower() in GEOJSON:
             features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei, window(mpp)))
         else:
             features = map(point, map(float, x), map(float, y))
-        _write_table(new_table, lambda part: {"x": _digits(x[part]), "y": _digits(y[part])}, probabilities)
+        _write_table(new_table, lambda part: {"x": _digits(x[part]), "y": _digits(y[part])}, probabilities, sets)
         about = {"mpp": mpp, "mpp_source": mpp_source or "given"}
-        write_features(new_geojson, _classified(features, probabilities), about)
+        write_features(new_geojson, _classified(features, probabilities, sets), about)
         save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_picture)
     return labels
 
@@ -141,7 +145,9 @@ def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n:
     return probabilities
 
 
-def _write_table(path: Path, keys: Callable[[slice], dict[str, list[str]]], probabilities: np.ndarray) -> None:
+def _write_table(
+    path: Path, keys: Callable[[slice], dict[str, list[str]]], probabilities: np.ndarray, sets: np.ndarray
+) -> None:
     """Write the table; `keys` gives the first columns of some rows."""
     names = np.array(CLASSES)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -150,6 +156,7 @@ def _write_table(path: Path, keys: Callable[[slice], dict[str, list[str]]], prob
             chances = probabilities[part]
             labels = chances.argmax(axis=1)
             columns = {f"Probability_{label}": chances[:, label] for label in range(len(CLASSES))}
+            columns |= {"Set": [_names(row) for row in sets[part]], "Unsure": sets[part].sum(axis=1) > 1}
             rows = pd.DataFrame(keys(part) | {"Predicted": labels, "Class": names[labels]} | columns)
             rows.to_csv(file, header=not start, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -159,10 +166,16 @@ def _digits(values: np.ndarray) -> list[str]:
     return [f"{value:.10g}" for value in values]
 
 
-def _classified(features: Iterator[Feature], probabilities: np.ndarray) -> Iterator[Feature]:
-    for feature, chances in zip(features, probabilities, strict=True):
+def _names(members: np.ndarray) -> str:
+    """Name the classes of a conformal set, bool (K,)."""
+    return "; ".join(CLASSES[label] for label in np.flatnonzero(members))
+
+
+def _classified(features: Iterator[Feature], probabilities: np.ndarray, sets: np.ndarray) -> Iterator[Feature]:
+    for feature, chances, members in zip(features, probabilities, sets, strict=True):
         label = int(chances.argmax())
         measurements = {
             f"Probability: {name}": float(f"{chance:.6g}") for name, chance in zip(CLASSES, chances, strict=True)
         }
-        yield classified(feature, CLASSES[label], COLOURS[label], measurements)
+        unsure = {"Set": _names(members), "Unsure": bool(members.sum() > 1)}
+        yield classified(feature, CLASSES[label], COLOURS[label], measurements, unsure)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nuclei.errors import InputError
-from nuclei.models.calibration import Calibration
+from nuclei.models.calibration import TARGETS, Calibration
 from nuclei.models.networks import Architecture, architecture_class, build
 from nuclei.models.temperature import TEMPERATURES
 from nuclei.models.transforms import MEAN, STD
@@ -68,30 +68,25 @@ def load_model(path: Path) -> Model:
             if len(text) > LONGEST_DESCRIPTION:
                 raise ValueError("endless metadata")
             description = json.loads(text)
-            name, fields = description["name"], description["architecture"].items()
-            kind = architecture_class(name)
-            architecture = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields})
-            averaged, single = (
-                Calibration(
-                    **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-                )
-                for fields in (description["averaged"], description["single"])
-            )
+            name = description["name"]
+            architecture = architecture_class(name)(**_tuples(description["architecture"]))
+            averaged, single = (Calibration(**_tuples(description[views])) for views in ("averaged", "single"))
             with torch.device("meta"):  # shapes alone
-                expected = {name: value.shape for name, value in build(architecture, seed=0).state_dict().items()}
-            shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                expected = {key: value.shape for key, value in build(architecture, seed=0).state_dict().items()}
+            shapes = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
             if shapes != expected:
                 raise ValueError("weights of other shapes than its architecture has")
-            tensors = {name: file.get_tensor(name) for name in expected}
+            tensors = {key: file.get_tensor(key) for key in expected}
         model = Model(name, build(architecture, seed=0).eval(), architecture, averaged, single)
-        if description != json.loads(json.dumps(_describe(model))):
+        if architecture.classes != len(CLASSES) or description != json.loads(json.dumps(_describe(model))):
             raise ValueError("other classes or another normalisation")
         for calibration in (averaged, single):
             low, high = TEMPERATURES
             if not low <= calibration.temperature <= high:
                 raise ValueError(f"a temperature is not between {low:g} and {high:g}")
-            if not all(0 <= value <= 1 for value in (*calibration.thresholds, *calibration.promised)):
-                raise ValueError("a conformal threshold is not between 0 and 1")
+            for shares in (calibration.thresholds, calibration.promised):
+                if len(shares) != len(TARGETS) or not all(0 <= value <= 1 for value in shares):
+                    raise ValueError(f"expected {len(TARGETS)} conformal thresholds and promises between 0 and 1")
         for name, value in model.network.state_dict().items():
             if tensors[name].dtype != value.dtype:
                 raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
@@ -121,8 +116,13 @@ def load_models(folder: Path, which: str) -> dict[int | None, Model]:
     Args:
         folder: That of one network.
         which: "folds": the model of each held-out fold, by its number; "final": the one of all crops, under None.
+
+    Raises:
+        InputError: Where there is none, or it is no model.
     """
     if which == "final":
         return {None: load_model(folder / "final.safetensors")}
     paths = {int(path.stem.removeprefix("fold_")): path for path in folder.glob("fold_*.safetensors")}
+    if not paths:
+        raise InputError(f"{folder}: expected fold_0.safetensors and others, found none: train the network again")
     return {fold: load_model(paths[fold]) for fold in sorted(paths)}

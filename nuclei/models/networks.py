@@ -27,8 +27,8 @@ class Architecture(Protocol):
         ...
 
     @staticmethod
-    def search_space(params: Params) -> dict[str, list[Any]]:
-        """Return the choices of each field that `tune` searches beside learning rate and batch size."""
+    def search_space(params: Params) -> dict[str, list[int]]:
+        """Return the choices of what `tune` searches beside learning rate and batch size, by name."""
         ...
 
     def build(self) -> nn.Module:

@@ -81,7 +81,7 @@ class ResNet18:
         return cls(params.data.channels, params.resnet.stem)
 
     @staticmethod
-    def search_space(params: Params) -> dict[str, list[Any]]:
+    def search_space(params: Params) -> dict[str, list[int]]:
         """See `Architecture`."""
         return {}
 

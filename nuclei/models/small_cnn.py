@@ -41,7 +41,7 @@ class SmallCNN:
         return cls(params.data.channels, (first, second, third, fourth), widths, params.cnn.dropout)
 
     @staticmethod
-    def search_space(params: Params) -> dict[str, list[Any]]:
+    def search_space(params: Params) -> dict[str, list[int]]:
         """See `Architecture`."""
         return {"width_1": params.tune.widths, "width_2": params.tune.widths}
 

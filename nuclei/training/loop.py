@@ -16,6 +16,7 @@ from nuclei.models.networks import shift_logits
 from nuclei.models.predict import predict_logits
 from nuclei.models.transforms import draw_augmentation, normalise
 from nuclei.params import Train
+from nuclei.task import CLASSES
 from nuclei.training.state import fingerprint, pack, unpack
 
 
@@ -93,12 +94,11 @@ def fit(
     average = (
         AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) if config.ema else None
     )
-    share = np.bincount(train_set.labels, minlength=1) / len(train_set)
-    class_weights = torch.from_numpy(1 / (len(share) * share.clip(min=1e-9))).float()
-    loss_function = nn.CrossEntropyLoss(
-        class_weights.to(device) if config.train.balance == "loss" else None,
-        label_smoothing=config.train.label_smoothing,
-    )
+    share = np.bincount(train_set.labels, minlength=len(CLASSES)) / len(train_set)
+    weights = 1 / share.clip(min=1e-9) if config.train.balance == "loss" else np.ones(len(share))
+    class_weights = torch.from_numpy(weights).float().to(device)
+    # A balanced network learns that all classes are equally frequent, and is corrected (Saerens et al. 2002, eq. 4).
+    offsets = np.log(len(share) * share.clip(min=1e-9)) if config.train.balance != "none" else np.zeros(len(share))
     parts = {"network": network, "optimizer": optimizer, "schedule": schedule} | (
         {"average": average} if average else {}
     )
@@ -126,7 +126,7 @@ def fit(
             crops = augment(torch.from_numpy(train_set.crops[rows]).to(device), torch.from_numpy(positions))
             with autocast(device, config.train.precision):
                 logits = network(normalise(crops))
-            loss = loss_function(logits.float(), labels[rows].to(device))
+            loss = _mean_loss(logits.float(), labels[rows].to(device), class_weights, config.train.label_smoothing)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -139,7 +139,7 @@ def fit(
         scores = {"epoch": epoch, "lr": lr, "train_loss": total / len(batches)}
         if heldout_set:
             logits = predict_logits(current, heldout_set.crops, device, config.train.precision)
-            scores |= score_heldout(logits, heldout_set.labels)
+            scores |= score_heldout(logits + offsets, heldout_set.labels)
         curves = [*curves, scores]
         if resume_from is not None:
             packed = pack(key, {name: part.state_dict() for name, part in parts.items()} | {"epochs": curves})
@@ -147,8 +147,7 @@ def fit(
     if average:
         network.load_state_dict(average.module.state_dict())
     if config.train.balance != "none":
-        # It learned that all classes are equally frequent (Saerens et al. 2002, eq. 4).
-        shift_logits(network, torch.from_numpy(np.log(len(share) * share.clip(min=1e-9))))
+        shift_logits(network, torch.from_numpy(offsets))
 
 
 def lr_factor(step: int, warmup: int, steps: int) -> float:
@@ -169,6 +168,20 @@ def score_heldout(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "heldout_accuracy": float(correct.mean()),
         "heldout_balanced_accuracy": float(recalls.mean()),
     }
+
+
+def _mean_loss(logits: Tensor, labels: Tensor, class_weights: Tensor, label_smoothing: float) -> Tensor:
+    """Return the mean cross-entropy of a batch; PyTorch would weigh the smoothing by class too, to the rare one's good.
+
+    Args:
+        logits: float32 (N, K).
+        labels: int64 (N,).
+        class_weights: float32 (K,), of each crop's label.
+        label_smoothing: Share of each label that all classes have in common.
+    """
+    weights = class_weights[labels]
+    losses = cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return (weights * losses).sum() / weights.sum()
 
 
 def _draw_order(labels: np.ndarray, share: np.ndarray, balance: str, rng: np.random.Generator) -> np.ndarray:

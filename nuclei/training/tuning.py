@@ -101,7 +101,8 @@ def search(names: list[str], data: SearchData, resume_dir: Path) -> dict[str, pd
     trials = [trial for name in names for trial in draw_trials(name, data.params)]
     arrays = [value.numpy() for value in data.pretrained.values()]
     arrays += [data.train_set.crops, data.train_set.labels, data.inner_set.crops, data.inner_set.labels]
-    key = fingerprint(arrays, trials, steps, data.params.train, data.params.device, data.params.cnn, data.params.resnet)
+    shapes = [architecture_class(trial["model"]).from_params(data.params, trial) for trial in trials]
+    key = fingerprint(arrays, trials, shapes, steps, data.params.train, data.params.device, settings)
     results = TrialResults(resume_dir / "trials.safetensors", key)
     with ray_cluster():
         worker_slots(settings.cpus_per_trial, settings.gpus_per_trial, "tune.cpus_per_trial and gpus_per_trial")
@@ -173,6 +174,10 @@ class SuccessiveHalving(Searcher):
         self.finished: list[Trial] = []
         self.steps_done = 0
         self._start_rung(0, trials)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the bar out: Ray pickles the searcher, and what a bar writes to may be anything (a notebook's cell)."""
+        return {name: value for name, value in vars(self).items() if name != "progress"}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial, None while others run, FINISHED at the end (see Ray's `Searcher`)."""

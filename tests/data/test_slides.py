@@ -2,7 +2,7 @@
 
 import pytest
 
-from nuclei import slides
+from nuclei.data import slides
 from nuclei.data.slides import open_slide, slide_resolution
 from nuclei.errors import InputError
 
@@ -43,6 +43,15 @@ def test_a_reader_that_dies_or_hangs_is_a_damaged_slide(end, reason, tmp_path, m
     with open_slide(tmp_path / "a.svs") as slide, pytest.raises(InputError) as caught:
         slide.read((0, 0), 0, (5, 5))
     assert str(caught.value) == f"{tmp_path}/a.svs: a damaged slide ({reason}): copy it again"
+
+
+def test_files_beside_the_reader_are_not_taken_for_packages(tmp_path, monkeypatch):
+    """The reader runs as a script of nuclei/data: what OpenSlide imports must not be found there (`images`, `png`)."""
+    (tmp_path / "tables.py").write_text("raise SystemExit(9)")
+    server = serve(tmp_path / "server.py", at_start="try: import tables\nexcept ImportError: pass")
+    monkeypatch.setattr(slides, "SERVER", server)
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert slide.levels == [(10, 10)]
 
 
 @pytest.mark.parametrize(

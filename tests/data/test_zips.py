@@ -88,6 +88,20 @@ def test_bad_members_are_refused_in_one_line_that_says_what_to_do(case, raw, out
     assert complaint(raw, out) == message
 
 
+def test_files_that_macos_and_windows_add_are_passed_over_wherever_they_are(raw, tmp_path):
+    names = ["._3.png", "train/._3.png", "__MACOSX/train/._3.png", "train/__MACOSX/x", ".DS_Store", "train/.DS_Store"]
+    names += ["Thumbs.db", "train/Thumbs.db", "train/thumbs.DB", "desktop.ini", "train/Desktop.ini"]
+    unpack(raw, tmp_path / "plain", 3)
+    for part in ("train", "test"):
+        members(dict.fromkeys(names, b"\0\5\x16\7Mac OS X"), part)(raw)
+    unpack(raw, tmp_path / "cluttered", 3)
+    written = [
+        sorted((path.name, path.read_bytes()) for path in (tmp_path / name).iterdir())
+        for name in ("plain", "cluttered")
+    ]
+    assert written[0] == written[1]
+
+
 def test_a_zip_that_lies_about_a_size_is_not_unpacked_to_see(raw, out):
     BAD_MEMBERS["50 MB said to be little"][0](raw)
     tracemalloc.start()

@@ -3,7 +3,7 @@ import platform
 import pytest
 import torch
 
-from nuclei.device import autocast, computes_bfloat16, describe_environment, setup_device
+from nuclei.device import Compute, autocast, computes_bfloat16, describe_environment, setup_device
 from nuclei.errors import InputError
 
 CPU = torch.device("cpu")
@@ -61,10 +61,11 @@ def test_autocast_ends_with_its_block():
 
 
 def test_the_environment_names_what_numbers_depend_on_and_nothing_that_changes():
-    found = describe_environment(torch.device("cpu"), 2, "float32")
-    assert found == describe_environment(torch.device("cpu"), 2, "float32")
-    assert (found["device"], found["threads"], found["precision"]) == ("cpu", 2, "float32")
-    assert found["python"] == platform.python_version()
-    assert found["packages"]["torch"] == torch.__version__
-    assert "scikit-learn" in found["packages"] and "pytest" not in found["packages"]
-    assert describe_environment(torch.device("cpu"), 2, "bfloat16")["precision"] == "bfloat16"
+    compute = Compute("cpu", threads=2)
+    environment = describe_environment(compute, "float32")
+    assert environment == describe_environment(compute, "float32")
+    assert (environment["device"], environment["threads"], environment["precision"]) == ("cpu", 2, "float32")
+    assert environment["python"] == platform.python_version()
+    assert environment["packages"]["torch"] == torch.__version__
+    assert "scikit-learn" in environment["packages"] and "pytest" not in environment["packages"]
+    assert describe_environment(compute, "bfloat16")["precision"] == "bfloat16"

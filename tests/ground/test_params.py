@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import yaml
 from pydantic import ValidationError
 
 from nuclei.errors import InputError
-from nuclei.params import load_params
+from nuclei.params import RENAMED, load_params
 
 PARAMS = Path("params.yaml")
 
@@ -54,7 +55,11 @@ def test_parameters_do_not_change_once_read():
         ("epochs", 3),
         ("data.channels", 1),
         ("train_resnet.weights", "a.pt"),
-        ("crossval.models", ["cnn", "resnet"]),
+        ("split.held_out", 2),
+        ("split.held_out", None),
+        ("train.threads", 8),
+        ("tune.rungs", [0.1, 0.25, 1]),
+        ("robustness.factors", []),
         ("predict.average", "folds"),
     ],
 )
@@ -90,6 +95,8 @@ def test_values_that_the_readme_offers_are_taken(key, value, tmp_path):
         ("sample.train", 0),
         ("split.folds", 2),
         ("split.seed", -1),
+        ("split.held_out", 1),
+        ("split.held_out", "all"),
         ("cnn.filters", [32, 64, 128]),
         ("cnn.filters", [32, 64, 128, 0]),
         ("cnn.dropout", 1),
@@ -98,24 +105,29 @@ def test_values_that_the_readme_offers_are_taken(key, value, tmp_path):
         ("train.balance", "both"),
         ("train.dihedral", "yes"),
         ("train.warmup", 1.0),
+        ("train.threads", 0),
         ("tune.batch_size", []),
         ("tune.batch_size", [32, "64"]),
-        ("tune.epochs", [1, 0]),
+        ("tune.rungs", []),
+        ("tune.rungs", [0.5, 0]),
+        ("tune.rungs", [1.5]),
+        ("tune.rungs", 0.5),
         ("tune.reduction", 1),
         ("tune.lr", {"low": 0.1, "high": 0.01}),
         ("tune.lr", {"low": 0.1}),
         ("train_cnn.ema", 1.0),
         ("train_cnn", None),
         ("train_resnet.weights", ""),
-        ("crossval.models", ["vgg"]),
-        ("crossval.models", ["cnn", "cnn"]),
-        ("crossval.models", "cnn"),
         ("evaluate.bins", 1),
-        ("evaluate.resamples", 10),
-        ("evaluate.coverage", 1.0),
-        ("robustness.factors", []),
+        ("evaluate.target_coverage", 1.0),
+        ("evaluate.target_coverage", 0),
         ("robustness.factors", [0.0]),
-        ("review.confidence", 1.0),
+        ("robustness.jpeg", [0]),
+        ("robustness.jpeg", [101]),
+        ("robustness.jpeg", [30.5]),
+        ("robustness.stains", [1.1]),
+        ("robustness.crops", 0),
+        ("review.crops", 0),
         ("predict.average", "both"),
         ("explain.occlusion", []),
         ("explain.occlusion", [{"window": 0, "stride": 1}]),
@@ -137,6 +149,17 @@ def test_a_value_that_does_not_fit_is_named(key, value, tmp_path):
 def test_an_unknown_key_is_named(key, tmp_path):
     message = complaint(changed(tmp_path, key, 1))
     assert message.startswith(f"{key}: ") and "no such parameter; " in message
+
+
+@pytest.mark.parametrize("key", RENAMED)
+def test_a_parameter_of_an_earlier_version_is_told_what_became_of_it(key, tmp_path):
+    message = complaint(changed(tmp_path, key, 1))
+    assert message == f"{key}: {RENAMED[key]}"
+    new = re.match(r"now ([\w.]+)|gone: ([\w.]+) says", RENAMED[key])
+    if new:  # and that one is there
+        value = yaml.safe_load(PARAMS.read_text())
+        for part in (new[1] or new[2]).split("."):
+            value = value[part]
 
 
 def test_a_missing_key_is_named(tmp_path):

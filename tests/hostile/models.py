@@ -8,6 +8,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34
 
+from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, save_model
-from nuclei.models.networks import SmallCNN, build
+from nuclei.models.networks import build
+from nuclei.models.small_cnn import SmallCNN
 
 TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
-ARCHITECTURE = {"channels": 3, "filters": [4, 4, 8, 8], "widths": [8, 8], "dropout": 0.2}
+ARCHITECTURE = {"channels": 3, "filters": [4, 4, 8, 8], "widths": [8, 8], "dropout": 0.2, "classes": 4}
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 NO_FILE = "cannot be read (No such file or directory)"
 
@@ -85,11 +88,15 @@ SAFETENSORS: dict[str, Make] = {
 }
 
 
+def tiny_model(shape: SmallCNN = TINY) -> Model:
+    return Model("cnn", build(shape, seed=0), shape, averaged=Calibration(), single=Calibration())
+
+
 def checkpoint(change: Callable[[dict, dict[str, Tensor]], object] = lambda description, tensors: None) -> Make:
     """Save a small model, changed in what it says of itself and in its weights."""
 
     def make(path: Path) -> None:
-        save_model(path, Model(build(TINY, seed=0), TINY))
+        save_model(path, tiny_model())
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
             description = json.loads(file.metadata()["nuclei"])
@@ -105,6 +112,10 @@ def says(**changes: Any) -> Make:
 
 def built(**changes: Any) -> Make:
     return says(architecture=ARCHITECTURE | changes)
+
+
+def calibrated(views: str = "averaged", **changes: Any) -> Make:
+    return checkpoint(lambda description, tensors: description[views].update(changes))
 
 
 def metadata(some: dict[str, str] | None) -> Make:
@@ -132,7 +143,8 @@ OTHER_SHAPES = no_model("weights of other shapes than its architecture has")
 ITSELF = no_model("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths and a dropout below 1")
 UNREADABLE = Refused("not a readable safetensors file (")
 
-BAD_TEMPERATURE = no_model("the temperature is not from 0.05 to 20")
+BAD_TEMPERATURE = no_model("a temperature is not between 0.05 and 20")
+BAD_SHARES = no_model("expected 3 conformal thresholds and promises between 0 and 1")
 
 CHECKPOINTS: Cases = {
     "a link to nothing": (not_plain(lambda path: path.symlink_to("nowhere")), UNREADABLE),
@@ -146,8 +158,9 @@ CHECKPOINTS: Cases = {
     "metadata of 5,000 brackets": (metadata({"nuclei": "[" * 5000}), no_model("maximum recursion depth exceeded")),
     "metadata of 500,000 letters": (metadata({"nuclei": f'"{"x" * 500_000}"'}), no_model("endless metadata")),
     "metadata with a number of 5,000 digits": (metadata({"nuclei": "9" * 5000}), no_model("Exceeds the limit")),
-    "a module's name for a kind": (says(kind="os.system"), no_model("'os.system'")),
-    "no kind": (says(kind=None), no_model("None")),
+    "a module's name for a network's": (says(name="os.system"), no_model("'os.system'")),
+    "no name": (says(name=None), no_model("None")),
+    "a list for a name": (says(name=["cnn"]), no_model("unhashable type: 'list'")),
     "14 GB of filters": (built(filters=[20_000] * 4), OTHER_SHAPES),
     "10**18 filters": (built(filters=[10**18] * 4), no_model("")),
     "a billion widths": (built(widths=[10**9, 10**9]), OTHER_SHAPES),
@@ -159,21 +172,39 @@ CHECKPOINTS: Cases = {
     "a list of channels": (built(channels=[3]), ITSELF),
     "dropout that is not a number": (built(dropout=float("nan")), ITSELF),
     "a stem that is none": (
-        says(kind="ResNet18", architecture={"channels": 3, "stem": "vast"}),
+        says(name="resnet", architecture={"channels": 3, "stem": "vast", "classes": 4}),
         no_model("a ResNet18 has 1 or 3 channels and a stem that is pretrained, no_pool or small"),
     ),
-    "another network's weights": (says(kind="ResNet18", architecture={"channels": 3, "stem": "small"}), OTHER_SHAPES),
+    "another network's weights": (
+        says(name="resnet", architecture={"channels": 3, "stem": "small", "classes": 4}),
+        OTHER_SHAPES,
+    ),
+    "a billion classes": (built(classes=10**9), OTHER_SHAPES),
+    "five classes, and weights for them": (
+        lambda path: save_model(path, tiny_model(replace(TINY, classes=5))),
+        no_model("other classes or another normalisation"),
+    ),
     "a temperature that is not a number": (
-        says(temperature=float("nan")),
+        calibrated(temperature=float("nan")),
         BAD_TEMPERATURE,
     ),
-    "a negative temperature": (says(temperature=-1.0), BAD_TEMPERATURE),
-    "a temperature of 1e-310": (says(temperature=1e-310), BAD_TEMPERATURE),
-    "a temperature of 0.01": (says(temperature=0.01), BAD_TEMPERATURE),
-    "a temperature of 25.0": (says(temperature=25.0), BAD_TEMPERATURE),
-    "a temperature of 1e300": (says(temperature=1e300), BAD_TEMPERATURE),
-    "a list for a temperature": (says(temperature=[1.0]), no_model("")),
-    "no temperature": (says(temperature=None), no_model("")),
+    "a negative temperature": (calibrated(temperature=-1.0), BAD_TEMPERATURE),
+    "a temperature of 1e-310": (calibrated(temperature=1e-310), BAD_TEMPERATURE),
+    "a temperature of 0.01": (calibrated(temperature=0.01), BAD_TEMPERATURE),
+    "a temperature of 25.0": (calibrated(temperature=25.0), BAD_TEMPERATURE),
+    "a temperature of 1e300": (calibrated(temperature=1e300), BAD_TEMPERATURE),
+    "a temperature of 1e-310 for single views": (calibrated("single", temperature=1e-310), BAD_TEMPERATURE),
+    "a list for a temperature": (calibrated(temperature=[1.0]), no_model("")),
+    "no temperature": (calibrated(temperature=None), no_model("")),
+    "no calibration": (says(single=None), no_model("")),
+    "a number for a calibration": (says(averaged=1.0), no_model("")),
+    "a calibration with something more": (calibrated(author="x"), no_model("")),
+    "thresholds above 1": (calibrated(thresholds=[0.5, 0.3, 1.5]), BAD_SHARES),
+    "a threshold that is not a number": (calibrated("single", thresholds=[0.5, float("nan"), 0.1]), BAD_SHARES),
+    "two thresholds": (calibrated(thresholds=[0.5, 0.3]), BAD_SHARES),
+    "no thresholds": (calibrated(thresholds=None), no_model("")),
+    "words for thresholds": (calibrated(thresholds=["a", "b", "c"]), no_model("")),
+    "a promise below 0": (calibrated("single", promised=[0.8, -0.9, 0.95]), BAD_SHARES),
     "classes in another order": (
         checkpoint(lambda description, tensors: description["classes"].reverse()),
         no_model("other classes or another normalisation"),

@@ -40,6 +40,13 @@ def wide(columns: int) -> Change:
     return text("".join(line + "," * columns + "\n" for line in TRAIN_CSV.splitlines()))
 
 
+def named(table: str, columns: int) -> str:
+    """Add columns with names, each another."""
+    header, *lines = table.splitlines()
+    more = "".join(f",feature_{number:x}" for number in range(columns))
+    return "".join(f"{line}\n" for line in (header + more, *(line + "," * columns for line in lines)))
+
+
 def rows(count: int, line: str = "{}") -> Change:
     return lambda raw: (raw / "train.csv").write_text(
         f"{HEADER}\n" + "".join(f"{line.format(number)},0\n" for number in range(count))
@@ -95,6 +102,14 @@ TABLES: Cases = {
     ),
     "a header of 16 million columns": (large("", ",", 16_000_000), NO_COLUMN),
     "100,000 more columns": (wide(100_000), Accepted("columns that nobody asked for are left out")),
+    "5,000 more columns with names": (
+        text(named(TRAIN_CSV, 5_000)),
+        Accepted("columns that nobody asked for are left out"),
+    ),
+    "100,000 more columns with names": (
+        text(named(TRAIN_CSV, 100_000)),
+        Refused("train.csv: more than 10,000 columns: leave out those that nobody asked for"),
+    ),
     "a header of 2.7 million names": (large("", "Label,", 2_700_000), NO_COLUMN),
     "a field of 100,000 letters that nobody asked for": (
         text(TRAIN_CSV.replace("\n", "," + "x" * 100_000 + "\n")),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile.models import TINY
+from hostile.models import tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_files import EXAMPLE_CSV, GROUPS, MEMBERS, PIXELS, PNGS, TRAIN, TRAIN_CSV, chunk, write_good, write_zip
@@ -22,8 +22,7 @@ from raw_files import EXAMPLE_CSV, GROUPS, MEMBERS, PIXELS, PNGS, TRAIN, TRAIN_C
 from nuclei.data.pretrained import read_weights
 from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
-from nuclei.models.checkpoint import Model, load_model, save_model
-from nuclei.models.networks import build
+from nuclei.models.checkpoint import load_model, save_model
 from nuclei.params import Params, load_params
 from tools.clone import ROOT
 
@@ -167,7 +166,7 @@ def test_damaged_parameters(tmp_path, line, value):
 @given(changes=CHANGES)
 def test_a_damaged_checkpoint(tmp_path, changes):
     path = tmp_path / "model.safetensors"
-    save_model(path, Model(build(TINY, seed=0), TINY))
+    save_model(path, tiny_model())
     content = path.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     path.write_bytes(damage(content[:header], changes) + content[header:])

@@ -1,6 +1,6 @@
 """TIFFs, slides, pictures and files of nuclei damaged at random: read, or refused in one line, never a crash.
 
-`FUZZ_EXAMPLES=20000 uv run pytest tests/test_fuzz_images.py` draws other damage, and more.
+`FUZZ_EXAMPLES=20000 uv run pytest tests/hostile/test_fuzz_images.py` draws other damage, and more.
 """
 
 import io

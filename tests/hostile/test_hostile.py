@@ -218,8 +218,8 @@ def limit() -> None:
         ("unzip", "table", "10 million rows", "data/sample"),
         ("sample", "params", "a billion laughs", "params.yaml"),
         ("unzip", "params", "a letter missing in a section", "params.yaml"),
-        ("weights", "weights", "a pickle of 50 million lists", "weights.pt"),
-        ("submit", "checkpoint", "14 GB of filters", "data/models/cnn_final.safetensors"),
+        ("weights", "weights", "a pickle of 50 million lists", "data/pretrained/weights.pt"),
+        ("submit", "checkpoint", "14 GB of filters", "data/models/cnn/final.safetensors"),
     ],
 )
 def test_a_user_sees_one_line_and_keeps_the_outputs(stage, name, case, path, tmp_path):
@@ -227,7 +227,7 @@ def test_a_user_sees_one_line_and_keeps_the_outputs(stage, name, case, path, tmp
     change, outcome = surface.cases[case]
     shutil.copy(ROOT / "params.yaml", tmp_path)
     if stage == "weights":
-        change_params(tmp_path / "params.yaml", {"train_resnet.weights": path})
+        change_params(tmp_path / "params.yaml", {"train_resnet.weights": Path(path).name})
     crops = tmp_path / "data" / "crops"
     crops.mkdir(parents=True)
     np.save(crops / "test.npy", np.zeros((4, 100, 100, 3), np.uint8))

@@ -248,10 +248,15 @@ ZIPS: Cases = {
         members({"train.csv": TRAIN_CSV.encode()}),
         Refused("train.zip, member 'train.csv': no row in "),
     ),
-    "what Windows adds": (
-        members({"Thumbs.db": b"x"}),
-        Refused("train.zip, member 'Thumbs.db': no row in "),
+    "a bomb among what Windows adds": (
+        members({"train/Thumbs.db": bytes(50_000_000), "desktop.ini": b"x"}),
+        Accepted("what Windows adds is passed over unread"),
     ),
+    "a bomb in what macOS adds to a crop": (
+        members({"train/._3.png": bytes(50_000_000)}),
+        Accepted("what macOS adds is passed over unread"),
+    ),
+    "a crop with the name of what macOS adds": (named("._3.png"), Refused("train.csv, line 7: '._3.png' is not in ")),
     "another zip within the zip": (
         members({"train/3.png": pack([Entry("3.png", PNGS[3])])}),
         Refused(f"{MEMBER}not a PNG: convert it"),

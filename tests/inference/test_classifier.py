@@ -1,6 +1,7 @@
 import doctest
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import nuclei
 from nuclei import load
 from nuclei.errors import InputError
 from nuclei.inference.classifier import AT_ONCE, load_classifier
-from nuclei.models.checkpoint import load_model
+from nuclei.models.calibration import Calibration
+from nuclei.models.checkpoint import load_model, save_model
 from nuclei.models.predict import predict_probabilities
 from nuclei.task import CLASSES
 
@@ -25,7 +27,7 @@ def test_the_example_in_the_documentation_works(tmp_path, monkeypatch):
     write_model(tmp_path / "resnet.safetensors")
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(nuclei)
-    assert found.attempted >= 6 and not found.failed
+    assert found.attempted >= 8 and not found.failed
 
 
 def test_importing_the_package_stays_cheap():
@@ -58,6 +60,60 @@ def test_several_models_are_averaged(tmp_path):
     first, second = (load(path, tta=False).predict(some_crops(20)) for path in paths)
     assert np.abs(first - second).max() > 0.1
     assert np.allclose(load(*paths, tta=False).predict(some_crops(20)), (first + second) / 2, atol=1e-6)
+
+
+def with_thresholds(path, seed, averaged, single=(0.0, 0.0, 0.0), promised=(0.8, 0.9, 0.95)):
+    """Save a model whose conformal thresholds, for coverages of 0.8, 0.9 and 0.95, are these."""
+    model = load_model(write_model(path, seed=seed))
+    averaged, single = (Calibration(0.3, thresholds, promised) for thresholds in (averaged, single))
+    save_model(path, replace(model, averaged=averaged, single=single))
+    return path
+
+
+def test_a_set_has_the_classes_that_reach_the_threshold_of_the_coverage_and_the_predicted_one(tmp_path):
+    path = with_thresholds(tmp_path / "model.safetensors", 0, averaged=(0.7, 0.4, 0.2), single=(0.9, 0.8, 0.3))
+    for tta, thresholds in ((True, (0.7, 0.4, 0.2)), (False, (0.9, 0.8, 0.3))):
+        classifier = load(path, tta=tta)
+        probabilities = classifier.predict(some_crops(40))
+        predicted = np.arange(4) == probabilities.argmax(axis=1)[:, None]
+        for coverage, threshold in zip((0.8, 0.9, 0.95), thresholds, strict=True):
+            sets = classifier.sets(probabilities, coverage)
+            assert sets.dtype == bool
+            assert np.array_equal(sets, predicted | (probabilities >= threshold))
+        assert np.array_equal(classifier.sets(probabilities), classifier.sets(probabilities, 0.9))
+        assert len(set(sets.sum(axis=1))) > 1  # some crops are sure, some not
+    assert classifier.sets(probabilities[:0]).shape == (0, 4)
+
+
+def test_averaged_sets_miss_a_class_only_where_one_of_the_models_alone_would(tmp_path):
+    paths = [
+        with_thresholds(tmp_path / f"{seed}.safetensors", seed, averaged, promised=promised)
+        for seed, (averaged, promised) in enumerate(
+            [((0.5, 0.4, 0.1), (0.8, 0.9, 0.95)), ((0.6, 0.3, 0.2), (0.8, 0.85, 0.85)), ((0.4, 0.4, 0.3), (0.8,) * 3)]
+        )
+    ]
+    models, averaged = [load(path) for path in paths], load(*paths)
+    probabilities = [model.predict(some_crops(60)) for model in models]
+    mean = averaged.predict(some_crops(60))
+    for coverage, lowest in ((0.8, 0.4), (0.9, 0.3), (0.95, 0.1)):
+        alone = [model.sets(chances, coverage) for model, chances in zip(models, probabilities, strict=True)]
+        sets = averaged.sets(mean, coverage)
+        assert np.array_equal(sets | (mean < lowest), np.ones((60, 4)))
+        assert (sets | ~np.all(alone, axis=0)).all()
+        assert not sets.all()
+    assert [averaged.promised_coverage(coverage) for coverage in (0.8, 0.9, 0.95)] == [0.8] * 3
+    assert [load(*paths[:2]).promised_coverage(coverage) for coverage in (0.8, 0.9, 0.95)] == [0.8, 0.85, 0.85]
+    assert load(paths[0]).promised_coverage() == 0.9
+
+
+def test_a_coverage_without_a_threshold_and_other_numbers_of_classes_are_refused(model):
+    classifier = load(model)
+    for use in (lambda: classifier.sets(np.full((2, 4), 0.25), 0.85), lambda: classifier.promised_coverage(0.85)):
+        with pytest.raises(ValueError, match=r"coverage is 0\.85, expected one of 0\.8, 0\.9, 0\.95"):
+            use()
+    for wrong in (np.full((2, 3), 0.25), np.full(4, 0.25)):
+        with pytest.raises(ValueError, match=r"expected probabilities \(N, 4\), got"):
+            classifier.sets(wrong)
 
 
 def test_grey_models_take_grey_crops(tmp_path):

@@ -125,6 +125,8 @@ def test_a_classified_nucleus_keeps_its_outline_and_what_was_measured(tmp_path):
         "classification": {"name": "muscle", "color": [86, 180, 233]},
     }
     assert second["properties"]["objectType"] == "detection"
+    further = classified(DETECTION, "muscle", (1, 2, 3), {}, {"Set": "muscle", "Unsure": False})["properties"]
+    assert (further["Set"], further["Unsure"], further["objectType"]) == ("muscle", False, "detection")
     assert [(n.x, n.y) for n in read_nuclei(tmp_path / "out.geojson")] == [(20, 30), (1, 2)]
     assert "measurements" in DETECTION["properties"] and len(DETECTION["properties"]["measurements"]) == 1
 

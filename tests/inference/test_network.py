@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import PIL.Image
-from conftest import ROOT
 from tissue import some_crops, write_model
+
+from tools.clone import ROOT
 
 WATCHED = """
 import sys, os
@@ -22,8 +23,8 @@ act(sys.argv[1:])
 """
 
 ONNX = """
-import nuclei.export
-from nuclei.export import onnx, onnxruntime
+import nuclei.inference.onnx
+from nuclei.inference.onnx import onnx, onnxruntime
 nodes = [onnx.helper.make_node("Identity", ["x"], ["y"])]
 x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
 graph = onnx.helper.make_graph(nodes, "identity", [x], [y])

@@ -12,8 +12,11 @@ from nuclei import load
 from nuclei.cli import act
 from nuclei.errors import InputError
 from nuclei.inference.onnx import TOLERANCE, export_onnx, largest_difference
+from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, load_model
-from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.models.networks import build
+from nuclei.models.resnet import ResNet18
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.task import CLASSES
 
 
@@ -61,7 +64,8 @@ def test_the_same_model_gives_the_same_bytes_without_a_trace_of_the_machine(expo
 
 @pytest.mark.parametrize("shape", [ResNet18(3, "pretrained"), SmallCNN(1, (4, 4, 8, 8), (8, 8), 0.2)], ids=str)
 def test_resnets_and_grey_models_can_be_exported(shape, tmp_path):
-    model = Model(build(shape, seed=0).eval(), shape, temperature=1.5)
+    calibrations = Calibration(temperature=2.5), Calibration(temperature=1.5)  # of averaged and of single views
+    model = Model("cnn", build(shape, seed=0).eval(), shape, *calibrations)
     assert export_onnx(model, tmp_path / "model.onnx") <= TOLERANCE
     assert largest_difference(model, tmp_path / "model.onnx", some_crops(3, shape.channels)) <= TOLERANCE
 

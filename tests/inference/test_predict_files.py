@@ -55,7 +55,7 @@ def expected(classifier, mpp=MPP):
 def test_every_nucleus_gets_the_probabilities_of_its_crop(classifier, tile):
     table, features = run(classifier, tile, tile.parent / "nuclei.csv")
     nuclei = tissue()[1]
-    assert table.columns.tolist() == ["x", "y", "Predicted", "Class", *CHANCES]
+    assert table.columns.tolist() == ["x", "y", "Predicted", "Class", *CHANCES, "Set", "Unsure"]
     assert table[["x", "y"]].to_numpy().tolist() == nuclei[["x", "y"]].to_numpy().tolist()
     np.testing.assert_allclose(table[CHANCES], expected(classifier), atol=1e-5)
     assert (table.Predicted == table[CHANCES].to_numpy().argmax(axis=1)).all()
@@ -68,6 +68,19 @@ def test_every_nucleus_gets_the_probabilities_of_its_crop(classifier, tile):
         measured = feature["properties"]["measurements"]
         assert list(measured) == [f"Probability: {name}" for name in CLASSES]
         np.testing.assert_allclose(list(measured.values()), [getattr(row, name) for name in CHANCES])
+
+
+def test_a_nucleus_that_may_be_of_several_classes_is_unsure(classifier, tile):
+    """`classifier`: its threshold for sets of coverage 0.9 is a probability of 0.3."""
+    table, features = run(classifier, tile, tile.parent / "nuclei.csv")
+    chances = table[CHANCES].to_numpy()
+    likely = (chances >= 0.3) | (np.arange(len(CLASSES)) == chances.argmax(axis=1)[:, None])
+    sets = ["; ".join(name for name, is_likely in zip(CLASSES, row, strict=True) if is_likely) for row in likely]
+    assert table.Set.tolist() == sets
+    assert table.Unsure.tolist() == (likely.sum(axis=1) > 1).tolist()
+    assert table.Unsure.nunique() == 2
+    written = [(feature["properties"]["Set"], feature["properties"]["Unsure"]) for feature in features]
+    assert written == list(zip(sets, table.Unsure.tolist(), strict=True))
 
 
 def test_a_tiff_in_tiles_gives_the_same_as_a_png(classifier, tile):
@@ -186,8 +199,11 @@ def test_crops_in_files_get_a_table_by_name(channels, tmp_path):
         PIL.Image.fromarray(as_channels(crop, channels).squeeze()).save(tmp_path / "crops" / name)
     labels = predict_crops(classifier, tmp_path / "crops", MPP, tmp_path / "table.csv")
     table = pd.read_csv(tmp_path / "table.csv")
-    assert table.columns.tolist() == ["Filename", "Predicted", "Class", *CHANCES]
+    assert table.columns.tolist() == ["Filename", "Predicted", "Class", *CHANCES, "Set", "Unsure"]
     assert table.Filename.tolist() == sorted(crops)
     assert table.Predicted.tolist() == labels.tolist()
     expected = classifier.predict(np.stack([as_channels(crops[name], channels) for name in sorted(crops)]))
     np.testing.assert_allclose(table[CHANCES], expected, atol=1e-5)
+    sets = classifier.sets(expected)
+    assert [row.split("; ") for row in table.Set] == [[CLASSES[label] for label in np.flatnonzero(row)] for row in sets]
+    assert table.Unsure.tolist() == (sets.sum(axis=1) > 1).tolist()

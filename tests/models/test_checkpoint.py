@@ -9,8 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from nuclei.errors import InputError
-from nuclei.models.checkpoint import Model, load_model, save_model
-from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.models.calibration import Calibration
+from nuclei.models.checkpoint import Model, load_model, load_models, save_model
+from nuclei.models.networks import build
+from nuclei.models.resnet import ResNet18
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.transforms import MEAN, STD
 from nuclei.task import CLASSES
 
@@ -20,6 +23,13 @@ SHAPES = [
     SmallCNN(channels=1, filters=(4, 4, 8, 8), widths=(16, 8), dropout=0.0),
     *(ResNet18(channels, stem) for channels in (1, 3) for stem in ("pretrained", "no_pool", "small")),
 ]
+AVERAGED = Calibration(1.5, (0.6, 0.4, 0.2), (0.8, 0.9, 0.95))
+SINGLE = Calibration(2.5, (0.5, 0.3, 0.1), (0.8, 0.9, 0.9))
+
+
+def model(shape=TINY, seed=0, averaged=AVERAGED, single=SINGLE):
+    name = "cnn" if isinstance(shape, SmallCNN) else "resnet"
+    return Model(name, build(shape, seed), shape, averaged, single)
 
 
 class CreatesFile:
@@ -55,22 +65,22 @@ def weights():
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_saved_model_comes_back_with_the_same_logits(shape, tmp_path):
-    network = build(shape, seed=1)
-    network(inputs(shape.channels))  # moves the batch-norm statistics, so that they are seen to be saved
+    saved = model(shape, seed=1)
+    saved.network(inputs(shape.channels))  # moves the batch-norm statistics, so that they are seen to be saved
     with torch.inference_mode():
-        logits = network.eval()(inputs(shape.channels))
+        logits = saved.network.eval()(inputs(shape.channels))
     assert logits.shape == (2, len(CLASSES)) and logits.dtype == torch.float32
-    save_model(tmp_path / "model.safetensors", Model(network, shape, temperature=1.5))
+    save_model(tmp_path / "model.safetensors", saved)
     loaded = load_model(tmp_path / "model.safetensors")
-    assert (loaded.architecture, loaded.temperature) == (shape, 1.5)
+    assert (loaded.name, loaded.architecture) == (saved.name, shape)
+    assert (loaded.averaged, loaded.single) == (AVERAGED, SINGLE)
     assert not loaded.network.training
     with torch.inference_mode():
         assert torch.equal(loaded.network(inputs(shape.channels)), logits)
 
 
 def test_a_model_file_is_the_same_bytes_every_time(tmp_path):
-    network = build(TINY, seed=0)
-    save_model(tmp_path / "one.safetensors", Model(network, TINY))
+    save_model(tmp_path / "one.safetensors", model())
     save_model(tmp_path / "two.safetensors", load_model(tmp_path / "one.safetensors"))
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "two.safetensors"]
@@ -79,52 +89,61 @@ def test_a_model_file_is_the_same_bytes_every_time(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_model_file_says_all_that_is_needed_to_predict(channels, tmp_path):
     shape = ResNet18(channels, "pretrained")
-    save_model(tmp_path / "model.safetensors", Model(build(shape, seed=0), shape))
+    save_model(tmp_path / "model.safetensors", model(shape))
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         description = json.loads(file.metadata()["nuclei"])
     assert description == {
-        "kind": "ResNet18",
-        "architecture": {"channels": channels, "stem": "pretrained"},
+        "name": "resnet",
+        "architecture": {"channels": channels, "stem": "pretrained", "classes": 4},
         "classes": list(CLASSES),
         "mean": list(MEAN[channels]),
         "std": list(STD[channels]),
-        "temperature": 1.0,
+        "averaged": {"temperature": 1.5, "thresholds": [0.6, 0.4, 0.2], "promised": [0.8, 0.9, 0.95]},
+        "single": {"temperature": 2.5, "thresholds": [0.5, 0.3, 0.1], "promised": [0.8, 0.9, 0.9]},
     }
 
 
 def rewritten(path, **changes):
     """Change what the metadata of a saved TINY say."""
-    save_model(path, Model(build(TINY, seed=0), TINY))
+    save_model(path, model())
     with safe_open(path, framework="pt") as file:
         description = json.loads(file.metadata()["nuclei"]) | changes
     save_file(load_file(path), path, metadata={"nuclei": json.dumps(description)})
 
 
-ARCHITECTURE = {"channels": 3, "filters": [4, 4, 8, 8], "widths": [8, 8], "dropout": 0.2}
+ARCHITECTURE = {"channels": 3, "filters": [4, 4, 8, 8], "widths": [8, 8], "dropout": 0.2, "classes": 4}
+CALIBRATION = {"temperature": 1.0, "thresholds": [0.5, 0.3, 0.1], "promised": [0.8, 0.9, 0.95]}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kind": "Transformer"},
-        {"kind": ["SmallCNN"]},
+        {"name": "transformer"},
+        {"name": "resnet"},
+        {"name": ["cnn"]},
+        {"name": "os.system"},
         {"architecture": []},
         {"architecture": ARCHITECTURE | {"filters": [4, 4, 8, 16]}},
         {"architecture": ARCHITECTURE | {"filters": [10**30] * 4}},
         {"architecture": ARCHITECTURE | {"filters": [-1] * 4}},
         {"architecture": ARCHITECTURE | {"widths": ["8", 8]}},
         {"architecture": ARCHITECTURE | {"dropout": 2}},
+        {"architecture": ARCHITECTURE | {"classes": 5}},
         {"architecture": ARCHITECTURE | {"unknown": 1}},
         {"classes": ["benign", "malignant", "muscle", "immune leukocyte"]},
         {"mean": [0.5, 0.5, 0.5]},
         {"std": [1, 1, 1]},
-        {"temperature": 0},
-        {"temperature": 1e-310},
-        {"temperature": 0.04},
-        {"temperature": 21},
-        {"temperature": 1e300},
-        {"temperature": float("inf")},
-        {"temperature": "1"},
+        *(
+            {views: CALIBRATION | {"temperature": value}}
+            for views in ("averaged", "single")
+            for value in (0, 1e-310, 0.04, 21, 1e300, float("inf"), float("nan"), "1", [1.0])
+        ),
+        *({"averaged": CALIBRATION | {"thresholds": value}} for value in ([], [0.5], [0.5, 0.3, 1.1], [0.5, 0.3, "1"])),
+        {"single": CALIBRATION | {"thresholds": [0.5, 0.3, float("nan")]}},
+        {"single": CALIBRATION | {"promised": [0.8, 0.9, -0.1]}},
+        {"single": CALIBRATION | {"promised": [0.8, 0.9]}},
+        {"single": CALIBRATION | {"unknown": 1}},
+        {"averaged": None},
     ],
     ids=str,
 )
@@ -138,7 +157,7 @@ def test_metadata_that_do_not_fit_are_refused(changes, tmp_path):
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):
-    save_model(tmp_path / "model.safetensors", Model(build(TINY, seed=0), TINY))
+    save_model(tmp_path / "model.safetensors", model())
     whole = (tmp_path / "model.safetensors").read_bytes()
     files = {"empty": b"", "text": b"hello", "short": whole[: len(whole) // 2], "header": b"\xff" * 8 + whole[8:]}
     for name, content in files.items():
@@ -170,3 +189,21 @@ def test_a_pickle_in_disguise_is_refused_and_runs_nothing(tmp_path):
     assert not bomb.exists()
     pickle.loads(pickle.dumps(CreatesFile(bomb)))
     assert bomb.exists()  # it would have gone off
+
+
+def test_the_models_of_the_folds_come_by_their_number_and_the_final_one_alone(tmp_path):
+    temperatures = {"fold_0": 1.0, "fold_2": 2.0, "fold_10": 3.0, "final": 4.0}
+    for name, temperature in temperatures.items():
+        save_model(tmp_path / f"{name}.safetensors", model(averaged=Calibration(temperature)))
+    (tmp_path / "out_of_fold.npz").touch()
+    folds = load_models(tmp_path, "folds")
+    assert list(folds) == [0, 2, 10]
+    assert [each.averaged.temperature for each in folds.values()] == [1.0, 2.0, 3.0]
+    assert {key: each.averaged.temperature for key, each in load_models(tmp_path, "final").items()} == {None: 4.0}
+
+
+def test_a_folder_without_models_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"expected fold_0\.safetensors"):
+        load_models(tmp_path, "folds")
+    with pytest.raises(InputError, match=r"final\.safetensors: not a readable"):
+        load_models(tmp_path, "final")

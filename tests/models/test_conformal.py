@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from test_calibration import calibrated
+from simulated_scores import calibrated
 
 from nuclei.errors import InputError
+from nuclei.models.calibration import TARGETS, fit_calibration
 from nuclei.models.conformal import conformal_sets, conformal_threshold, out_of_fold_sets, score_sets
-from nuclei.models.temperature import softmax
+from nuclei.models.temperature import fit_temperature, softmax
 
 
 def hospital(rng, sizes):
@@ -109,3 +110,15 @@ def test_sets_are_scored_by_class():
     assert table["Set_coverage"].tolist()[:2] == [1, 0.5]
     assert table["Set_size"].tolist()[:2] == [1.5, 1]
     assert table.iloc[2, 1:].isna().all()  # no crop of it
+
+
+def test_a_checkpoint_gets_the_thresholds_of_all_targets_after_its_temperature():
+    logits, labels = calibrated(600)
+    groups = np.arange(600) % 12
+    calibration = fit_calibration(3 * logits, labels, groups)
+    assert calibration.temperature == fit_temperature(3 * logits, labels)
+    probabilities = softmax(3 * logits, calibration.temperature)
+    pairs = [conformal_threshold(labels, probabilities, groups, target) for target in TARGETS]
+    assert list(zip(calibration.thresholds, calibration.promised, strict=True)) == pairs
+    assert calibration.promised == (0.8, 0.9, pytest.approx(12 / 13))
+    assert list(calibration.thresholds) == sorted(calibration.thresholds, reverse=True)

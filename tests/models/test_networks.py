@@ -5,9 +5,11 @@ import torch
 import torchvision
 
 from nuclei.errors import InputError
-from nuclei.models.networks import ResNet18, SmallCNN, build, load_pretrained
+from nuclei.models.networks import architecture_class, build, shift_logits
+from nuclei.models.resnet import ResNet18
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
-from nuclei.task import CLASSES
+from nuclei.task import CLASSES, NETWORKS
 
 TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
 SHAPES = [
@@ -67,36 +69,39 @@ def test_the_seed_alone_chooses_the_first_weights(shape):
 
 @pytest.mark.parametrize("stem", ["pretrained", "no_pool"])
 def test_pretrained_weights_are_kept_in_every_layer_but_the_last(stem, weights):
-    network = build(ResNet18(3, stem), seed=0)
+    shape = ResNet18(3, stem)
+    network = build(shape, seed=0)
     classifier = network.fc.weight.clone()
-    load_pretrained(network, weights)
+    shape.load_pretrained(network, weights)
     own = network.state_dict()
     assert all(torch.equal(own[name], weights[name]) for name in weights if not name.startswith("fc."))
     assert torch.equal(network.fc.weight, classifier)
 
 
 def test_pretrained_weights_of_four_classes_do_not_fill_the_last_layer():
-    network = build(ResNet18(3, "pretrained"), seed=0)
+    shape = ResNet18(3, "pretrained")
+    network = build(shape, seed=0)
     classifier = network.fc.weight.clone()
-    load_pretrained(network, imagenet_like(num_classes=4))
+    shape.load_pretrained(network, imagenet_like(num_classes=4))
     assert torch.equal(network.fc.weight, classifier)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_small_stem_keeps_its_own_first_convolution(channels, weights):
-    network = build(ResNet18(channels, "small"), seed=0)
+    shape = ResNet18(channels, "small")
+    network = build(shape, seed=0)
     first = network.conv1.weight.clone()
-    load_pretrained(network, weights)
+    shape.load_pretrained(network, weights)
     assert torch.equal(network.conv1.weight, first)
     assert torch.equal(network.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])
 
 
 @pytest.mark.parametrize("stem", ["pretrained", "no_pool"])
 def test_a_grey_stem_answers_as_the_coloured_one_does_to_grey(stem, weights):
-    coloured, grey = build(ResNet18(3, stem), seed=0), build(ResNet18(1, stem), seed=0)
-    for network in (coloured, grey):
-        load_pretrained(network, weights)
-        network.eval()
+    shapes = ResNet18(3, stem), ResNet18(1, stem)
+    coloured, grey = (build(shape, seed=0).eval() for shape in shapes)
+    for shape, network in zip(shapes, (coloured, grey), strict=True):
+        shape.load_pretrained(network, weights)
     grey.fc.load_state_dict(coloured.fc.state_dict())
     with torch.inference_mode():
         expected = coloured(inputs(1).expand(-1, 3, -1, -1))
@@ -109,15 +114,72 @@ def test_a_grey_stem_answers_as_the_coloured_one_does_to_grey(stem, weights):
 )
 def test_pretrained_weights_that_lack_a_layer_are_refused(name, weights):
     rest = {other: value for other, value in weights.items() if other != name}
+    shape = ResNet18(3, "pretrained")
     with pytest.raises(InputError, match=name):
-        load_pretrained(build(ResNet18(3, "pretrained"), seed=0), rest)
+        shape.load_pretrained(build(shape, seed=0), rest)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["conv1.weight", "layer3.1.conv2.weight"])
 def test_pretrained_weights_of_another_shape_are_refused(channels, name, weights):
-    network = build(ResNet18(channels, "pretrained"), seed=0)
+    shape = ResNet18(channels, "pretrained")
+    network = build(shape, seed=0)
     before = {other: value.clone() for other, value in network.state_dict().items()}
     with pytest.raises(InputError, match=name):
-        load_pretrained(network, weights | {name: torch.zeros(8, 3, 2, 2)})
+        shape.load_pretrained(network, weights | {name: torch.zeros(8, 3, 2, 2)})
     assert all(torch.equal(value, before[other]) for other, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_network_of_the_pipeline_is_built_from_what_the_search_found(name):
+    params = load_params(Path("params.yaml"))
+    kind = architecture_class(name)
+    tuned = {key: values[-1] for key, values in kind.search_space(params).items()}
+    shape = kind.from_params(params, tuned)
+    assert (shape.channels, shape.classes) == (params.data.channels, len(CLASSES))
+    for key, values in kind.search_space(params).items():
+        if len(values) > 1:
+            assert kind.from_params(params, tuned | {key: values[0]}) != shape
+    with torch.inference_mode():
+        assert build(shape, seed=0).eval()(inputs(shape.channels)).shape == (2, len(CLASSES))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_layer_of_the_heat_maps_resolves_a_nucleus_and_is_never_negative(shape):
+    network, maps = build(shape, seed=0).eval(), []
+    shape.cam_layer(network).register_forward_hook(lambda *arguments: maps.append(arguments[-1]))
+    with torch.inference_mode():
+        network(inputs(shape.channels))
+    assert maps[0].shape[-1] >= 12  # of 100 pixels: 8 a cell, where a nucleus has some 30
+    assert maps[0].min() >= 0
+
+
+@pytest.mark.parametrize("shape", [TINY, ResNet18(3, "pretrained")], ids=str)
+def test_shifted_logits_are_the_old_ones_and_the_offsets(shape):
+    network, offsets = build(shape, seed=0).eval(), torch.tensor([1.0, -2.0, 0.0, 0.5], dtype=torch.float64)
+    with torch.inference_mode():
+        before = network(inputs(shape.channels))
+        shift_logits(network, offsets)
+        torch.testing.assert_close(network(inputs(shape.channels)), before + offsets.float())
+
+
+def test_networks_answer_with_as_many_classes_as_they_are_built_for():
+    for shape in (SmallCNN(3, (4, 4, 8, 8), (8, 8), 0.0, classes=3), ResNet18(1, "small", classes=7)):
+        with torch.inference_mode():
+            assert build(shape, seed=0).eval()(inputs(shape.channels)).shape == (2, shape.classes)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: SmallCNN(2, (4, 4, 8, 8), (8, 8), 0.0),
+        lambda: SmallCNN(3, (4, 4, 8), (8, 8), 0.0),
+        lambda: SmallCNN(3, (4, 4, 8, 8), (8,), 0.0),
+        lambda: SmallCNN(3, (4, 4, 8, 8), (8, 8), 1.0),
+        lambda: ResNet18(2, "pretrained"),
+        lambda: ResNet18(3, "large"),
+    ],
+)
+def test_a_shape_that_no_network_has_is_refused(wrong):
+    with pytest.raises(ValueError, match="channels"):
+        wrong()

@@ -1,24 +1,25 @@
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from nuclei.evaluation.evaluate import tabulate
+from nuclei.device import Compute
+from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model
-from nuclei.models.networks import SmallCNN
-from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_probabilities, softmax
+from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_mean, predict_probabilities
+from nuclei.models.small_cnn import SmallCNN
+from nuclei.models.temperature import softmax
 from nuclei.models.transforms import normalise, turn
 
 CPU = torch.device("cpu")
 
 
-def lopsided_network():
+def lopsided_network(seed=0):
     """Answers otherwise to a turned crop, and otherwise in training."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return nn.Sequential(
             nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.LazyLinear(4)
         )
@@ -88,24 +89,34 @@ def test_bfloat16_changes_logits_a_little(network):
     assert 0 < np.abs(rounded - exact).max() < 0.05
 
 
+def calibrated(network, averaged, single=1.0):
+    shape = SmallCNN(3, (4, 4, 4, 4), (4, 4), 0.0)
+    return Model("cnn", network, shape, Calibration(averaged), Calibration(single))
+
+
 def test_probabilities_are_of_logits_divided_by_the_temperature(network):
     crops = random_crops(5)
-    shape = SmallCNN(3, (4, 4, 4, 4), (4, 4), 0.0)
-    chances = predict_probabilities(Model(network, shape, temperature=2.0), crops, CPU, "float32", tta=True)
-    assert np.array_equal(chances, softmax(predict_logits(network, crops, CPU, "float32", tta=True) / 2))
-    surer = predict_probabilities(Model(network, shape, temperature=0.5), crops, CPU, "float32", tta=True)
-    assert (surer.max(axis=1) > chances.max(axis=1)).all()
-    assert np.array_equal(surer.argmax(axis=1), chances.argmax(axis=1))
+    probabilities = predict_probabilities(calibrated(network, 2.0), crops, CPU, "float32", tta=True)
+    assert np.array_equal(probabilities, softmax(predict_logits(network, crops, CPU, "float32", tta=True) / 2))
+    confident = predict_probabilities(calibrated(network, 0.5), crops, CPU, "float32", tta=True)
+    assert (confident.max(axis=1) > probabilities.max(axis=1)).all()
+    assert np.array_equal(confident.argmax(axis=1), probabilities.argmax(axis=1))
 
 
-def test_a_table_of_predictions_has_a_column_a_class_and_the_rows_of_its_index():
-    index = pd.DataFrame({"Filename": ["7.png", "8.png"], "Label": [1, 0], "Fold": [0, 0]}, index=[6, 7])
-    table = tabulate(index, np.array([[0.25, 0.75], [0.4, 0.6]]))
-    assert table.index.tolist() == [6, 7]
-    assert table.to_dict("list") == {
-        "Filename": ["7.png", "8.png"],
-        "Label": [1, 0],
-        "Predicted": [1, 1],
-        "Probability_0": [0.25, 0.4],
-        "Probability_1": [0.75, 0.6],
-    }
+def test_logits_of_crops_as_they_are_have_a_temperature_of_their_own(network):
+    crops = random_crops(5)
+    model = calibrated(network, averaged=2.0, single=4.0)
+    for tta, temperature in ((True, 2.0), (False, 4.0)):
+        expected = softmax(predict_logits(network, crops, CPU, "float32", tta), temperature)
+        assert np.array_equal(predict_probabilities(model, crops, CPU, "float32", tta), expected)
+
+
+def test_models_are_averaged_by_their_calibrated_probabilities(network, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    crops, threads = random_crops(5), torch.get_num_threads()
+    models = {0: calibrated(network, 2.0), 1: calibrated(lopsided_network(seed=1), 0.5)}
+    models[1].network(normalise(torch.from_numpy(random_crops(64))))
+    parts = [predict_probabilities(model, crops, CPU, "float32", tta=True) for model in models.values()]
+    mean = predict_mean(models, crops, Compute("cpu", threads), "float32", tta=True)
+    np.testing.assert_allclose(mean, (parts[0] + parts[1]) / 2)
+    assert np.abs(parts[0] - parts[1]).max() > 0.01

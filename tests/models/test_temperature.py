@@ -6,7 +6,7 @@ from simulated_scores import calibrated
 from sklearn.metrics import log_loss
 
 from nuclei.evaluation.metrics import calibration_error
-from nuclei.models.predict import fit_temperature, softmax
+from nuclei.models.temperature import fit_temperature, softmax
 
 
 def test_softmax_of_large_logits_is_finite():

@@ -41,10 +41,10 @@ def project(tmp_path, monkeypatch):
     return table
 
 
-def split(**changes):
-    change_params(Path("params.yaml"), {f"split.{key}": value for key, value in changes.items()})
+def split(raw="data/sample", **changes):
+    change_params(Path("params.yaml"), {"data.raw": raw} | {f"split.{key}": value for key, value in changes.items()})
     stages.split.main()
-    return pd.read_csv("data/split.csv"), json.loads(Path("reports/leakage.json").read_text())
+    return pd.read_csv("data/split.csv"), json.loads(Path("reports/split/leakage.json").read_text())
 
 
 def test_crops_of_a_tile_stay_together_without_being_told(project, capsys):
@@ -96,7 +96,7 @@ def test_a_split_by_group_needs_groups(project):
 def test_the_mosaic_picture_shows_tissue_and_folds(project):
     stages.overlap.main()
     split()
-    with Image.open("reports/mosaics.png") as image:
+    with Image.open("reports/split/mosaics.png") as image:
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 1000
 
 
@@ -106,7 +106,7 @@ def test_crops_without_any_overlap_have_a_sentence_instead_of_mosaics(project):
     stages.overlap.main()
     _, report = split()
     assert (report["pairs"], report["groups"]) == (0, len(project))
-    assert Path("reports/mosaics.png").exists()
+    assert Path("reports/split/mosaics.png").exists()
 
 
 def test_near_duplicates_warn_and_join_nothing(project, capsys):
@@ -118,6 +118,55 @@ def test_near_duplicates_warn_and_join_nothing(project, capsys):
     change_params(Path("params.yaml"), {"overlap.near_duplicates": True})
     stages.overlap.main()
     assert "WARNING: 1 pairs look alike without sharing pixels" in capsys.readouterr().out
-    found = pd.read_csv("reports/near_duplicates.csv")
+    found = pd.read_csv("reports/overlap/near_duplicates.csv")
     assert found[["First", "Second"]].values.tolist() == [["0.png", "1.png"]]
     assert split()[1]["groups"] == len(project)
+
+
+def held_out(table):
+    """The folds that are held out in turn: whole ones."""
+    assert table.groupby("Fold")["Held_out"].nunique().eq(1).all()
+    return sorted(table.loc[table["Held_out"] == 1, "Fold"].unique())
+
+
+def test_all_folds_are_held_out_in_turn_but_two_on_the_sample(project, capsys):
+    stages.overlap.main()
+    assert held_out(split(raw="data/raw")[0]) == [0, 1, 2, 3, 4]
+    assert held_out(split(raw="data/sample")[0]) == [0, 1]
+    printed = capsys.readouterr().out.splitlines()[-5:]
+    assert [line.endswith("held out in turn") for line in printed] == [True, True, False, False, False]
+
+
+def test_as_many_folds_are_held_out_as_asked_for_and_the_folds_stay_the_same(project):
+    stages.overlap.main()
+    three, few, many = (split(held_out=number)[0] for number in (3, 2, 100))
+    assert (held_out(three), held_out(few), held_out(many)) == ([0, 1, 2], [0, 1], [0, 1, 2, 3, 4])
+    assert three["Fold"].equals(few["Fold"]) and three["Fold"].equals(many["Fold"])
+
+
+def test_the_table_has_a_row_for_each_crop_in_their_order(project):
+    stages.overlap.main()
+    table, _ = split()
+    assert list(table) == ["Filename", "Label", "Group", "Fold", "Held_out"]
+    assert table[["Filename", "Label"]].equals(project[["Filename", "Label"]])
+
+
+def test_another_seed_holds_out_other_tiles(project):
+    stages.overlap.main()
+    first, again, other = (split(seed=seed)[0] for seed in (0, 0, 1))
+    assert first.equals(again)
+    pairs = [np.equal.outer(*[table["Fold"].to_numpy()] * 2) for table in (first, other)]
+    assert (pairs[0] != pairs[1]).any()  # not the same folds by other numbers
+
+
+def test_crops_that_both_share_pixels_with_a_test_crop_stay_together(project):
+    """Tile 0 and tile 1 have nothing in common but a test crop that shows the seam between them."""
+    crops = np.load("data/crops/train.npy")
+    first, second = (crops[np.flatnonzero(project["Tile"] == tile)[0]] for tile in (0, 1))
+    bridge = np.concatenate([first[:, 50:], second[:, :50]], axis=1)
+    np.save("data/crops/test.npy", np.stack([bridge] * 3))
+    stages.overlap.main()
+    table, report = split()
+    groups = table.assign(Tile=project["Tile"]).groupby("Tile")["Group"].first()
+    assert groups[0] == groups[1] and groups.nunique() == N_TILES - 1
+    assert report["pairs_across_folds"] == 0

@@ -70,7 +70,7 @@ def write_results(folder: Path, names: list[str] = NAMES) -> None:
     write_json(folder / "evaluate/comparison.json", {"resnet_against_cnn": compare(labels, predicted, GROUPS, CLASSES)})
     write_csv(folder / "review/label_issues.csv", find_label_issues(predictions))
     write_csv(folder / "explain/faithfulness.csv", fake_faithfulness())
-    (folder / "explain").mkdir()
+    (folder / "explain").mkdir(exist_ok=True)
     images = [folder / name for name in STAGES if name.endswith(".png")]
     for path in [*images, folder / "explain/2_muscle.png"]:
         path.parent.mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nuclei.models.predict import softmax
+from nuclei.models.temperature import softmax
 
 
 def calibrated(n, seed=0, classes=4):

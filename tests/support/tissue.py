@@ -9,8 +9,10 @@ import torch
 
 from nuclei.data.synthetic.canvas import TILE
 from nuclei.data.synthetic.tissue import draw_stain, draw_tile
+from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, save_model
-from nuclei.models.networks import SmallCNN, build
+from nuclei.models.networks import build
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.transforms import normalise
 
 
@@ -51,5 +53,6 @@ def write_model(path: Path, channels: int = 3, seed: int = 0, temperature: float
         logits = network.eval()(crops)
         network[-1].weight /= logits.std(dim=0)[:, None]
         network[-1].bias.copy_((network[-1].bias - logits.mean(dim=0)) / logits.std(dim=0))
-    save_model(path, Model(network, shape, temperature))
+    calibration = Calibration(temperature, thresholds=(0.5, 0.3, 0.1), promised=(0.8, 0.9, 0.95))
+    save_model(path, Model("cnn", network, shape, averaged=calibration, single=calibration))
     return path

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nuclei.data.competition import competition_writer, numbers
 from nuclei.data.cut import cut, window
 from nuclei.data.images import decode
-from nuclei.data.zips import BROKEN, LARGEST_DIRECTORY
+from nuclei.data.zips import BROKEN, LARGEST_DIRECTORY, is_clutter
 from nuclei.errors import InputError
 from nuclei.files import BoundedFile, require_file
 from nuclei.task import CLASSES
@@ -65,12 +65,9 @@ def find(archives: Iterable[zipfile.ZipFile], pattern: str) -> dict[str, Member]
     found: dict[str, Member] = {}
     for archive in archives:
         for info in archive.infolist():
-            parts = info.filename.split("/")
-            if "__MACOSX" in parts or parts[-1].startswith("._"):  # macOS adds them
+            if is_clutter(info.filename) or not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE):
                 continue
-            if not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE):
-                continue
-            member, stem = Member(archive, info), Path(parts[-1]).stem
+            member, stem = Member(archive, info), Path(info.filename).stem
             if stem in found:
                 raise InputError(f"{member}: there is another one, {found[stem]}: give each set once")
             found[stem] = member
