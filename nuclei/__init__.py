@@ -35,16 +35,21 @@ def load(
 ) -> "Classifier":
     """Load a trained model, or several whose probabilities are averaged.
 
-    path, more: safetensors files that the pipeline wrote
-    device: cpu, cuda or mps; auto takes the first of cuda, mps and cpu that is there
-    threads: of the CPU; None takes all, other numbers may change the last digits
-    precision: float32, bfloat16, or auto (bfloat16 where the processor has instructions for it)
-    tta: average over the eight flips and quarter turns of each crop, as `submit` does
+    Args:
+        path: Safetensors file that the pipeline wrote.
+        *more: Further ones.
+        device: cpu, cuda or mps; auto takes the first of cuda, mps and cpu that is available.
+        threads: CPU threads; None takes all, other numbers may change the last digits.
+        precision: float32, bfloat16, or auto (bfloat16 where the processor has instructions for it).
+        tta: Average over the eight flips and rotations of each crop, as `submit` does.
 
-    Returns a `Classifier`: its `predict` takes crops, uint8 (N, 100, 100, 3), or (N, 100, 100, 1) where the model was
-    trained on grey ones, and returns probabilities, float32 (N, 4), of its `classes`;
-    its `sets` turns these into conformal sets, bool (N, 4): the classes that each crop may well be.
-    Raises InputError (`nuclei.errors`) where a file is not a model of this project.
+    Returns:
+        A `Classifier`: its `predict` takes crops, uint8 (N, 100, 100, 3), or (N, 100, 100, 1) where the model was
+        trained on grey ones, and returns probabilities, float32 (N, 4), of its `classes`; its `sets` turns these into
+        conformal sets, bool (N, 4): the classes that each crop may well be.
+
+    Raises:
+        InputError: (`nuclei.errors`) A file is not a model of this project.
     """
     from nuclei.inference.classifier import load_classifier
 

@@ -1,6 +1,7 @@
 """The command `nuclei`: predict, export, import, doctor."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -26,12 +27,20 @@ SETS = {
 
 def main() -> None:
     """Run the command that the command line asks for; a wrong one, or bad input, ends with one line on stderr."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end the work
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end the work
     run(lambda: act(sys.argv[1:]))
 
 
 def act(words: list[str]) -> None:
-    """Do what the words of a command line ask for. Raises InputError."""
+    """Run a command.
+
+    Args:
+        words: What follows `nuclei` on the command line.
+
+    Raises:
+        InputError: The command line is wrong, or bad input.
+    """
     args = parse(words)
     args.action(args)
 
@@ -40,11 +49,22 @@ class Parser(argparse.ArgumentParser):
     """Answers a wrong command line as any other bad input is answered: with one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise InputError instead of printing the usage."""
         raise InputError(f"{message}: see {self.prog} --help")
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """Turn words into options; `action` is the function that does what was asked for. Raises InputError."""
+    """Turn the words of a command line into options.
+
+    Args:
+        words: What follows `nuclei`.
+
+    Returns:
+        The options; `action` is the function that runs the command with them.
+
+    Raises:
+        InputError: No command has these options.
+    """
     parser = Parser(prog="nuclei", description="Tell the type of nuclei in H&E-stained colon tissue.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('nuclei')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -196,7 +216,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def doctor(args: argparse.Namespace) -> None:
-    """Say what this machine has for the pipeline, what it lacks, and how to mend it. Contacts nobody."""
+    """Say what this machine has for the pipeline, what it lacks, and how to mend it; nobody is contacted."""
     from nuclei.doctor import examine, is_fit, screen
 
     checks = examine(Path())
@@ -234,9 +254,9 @@ def _count(labels: Any) -> str:
 
 def _require_writable(folder: Path) -> None:
     """Raise InputError, before hours of work, where nothing could be written into a folder, there or yet to be made."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise InputError(f"{folder}: {there} is not a folder that can be written to: give another one")
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{folder}: {existing} is not a folder that can be written to: give another one")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The Ray cluster that RAY_ADDRESS names, or a Ray of this machine, and work that is spread over it."""
 
+import logging
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import threading
@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
 import nuclei
+from nuclei.cluster_checks import check_connection, check_port
 from nuclei.device import Compute, setup_device
 from nuclei.errors import InputError
 
-# Read when Ray is imported. Workers need no environment of their own, and one line a trial is enough.
+# Ray reads these when it is imported. Its workers share this environment, and one line per trial is enough.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -29,9 +29,8 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would take a sea
 if os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a refusal is one; 20 tries take a quarter of an hour
 
-BLOCK = 256  # crops that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
-BLOCKS_PER_WORKER = 2  # the next one arrives while one is computed
-EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with a frame of this kind an HTTP/2 connection starts
+CROPS_PER_TASK = 256  # crops that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
+TASKS_PER_WORKER = 2  # the next one arrives while one is computed
 ATTEMPTS = 3  # of a task whose worker is lost
 STARTS = 3  # of a Ray that is too slow to start
 HEAD_SILENT = 30  # seconds until a head that does not answer is given up
@@ -51,7 +50,9 @@ def ray_cluster() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start a local Ray; leave it at the end. Inside another: do nothing.
 
     The package travels along: the machines of the cluster need Python and the packages it depends on, no more.
-    Raises InputError where Ray cannot be reached or started.
+
+    Raises:
+        InputError: Ray cannot be reached or started.
     """
     import ray  # takes a second: not before it is needed
 
@@ -73,12 +74,12 @@ def _join() -> str:
 
     address = cluster_address()
     if address:
-        _check_connection(address)
+        check_connection(address)
     else:
         check_port()
     try:
-        there = _start(address)
-    except Exception as error:  # Ray has no class of its own for what goes wrong here
+        context = _start(address)
+    except Exception as error:  # Ray raises whatever it comes upon
         reason = " ".join(str(error).split())[:300]
         if not address:
             raise InputError(
@@ -92,7 +93,7 @@ def _join() -> str:
     if address:
         head = ray.get_runtime_context().gcs_address
         threading.Thread(target=_watch, args=[head], daemon=True).start()
-    return there.address_info["session_dir"]
+    return context.address_info["session_dir"]
 
 
 def _start(address: str | None) -> Any:
@@ -110,45 +111,13 @@ def _start(address: str | None) -> Any:
                     runtime_env=package if address else None,
                     include_dashboard=None if address else False,
                     log_to_driver=False,
-                    logging_level="ERROR",
+                    logging_level=logging.ERROR,
                 )
             except Exception as error:
                 if attempt == STARTS or "timed out during startup" not in str(error):
                     raise
                 print("Ray did not start within half a minute: once more", flush=True)
                 ray.shutdown()
-
-
-def check_port() -> None:
-    """Raise InputError where a local Ray was given a port, which others have: Ray would wait for itself in vain."""
-    port = os.environ.get("RAY_GCS_SERVER_PORT", "0")  # 0: any that is free
-    try:
-        socket.create_server(("", int(port))).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"RAY_GCS_SERVER_PORT: Ray cannot use port {port} ({error}): unset it") from None
-
-
-def _check_connection(address: str) -> None:
-    """Raise InputError where no server of Ray's kind (gRPC) answers at `address`: Ray would try for a long time."""
-    if address.startswith("ray://"):
-        raise InputError(
-            f"RAY_ADDRESS: {address} is for Ray Client, which has no part in the cluster: run on a machine of the "
-            "cluster and give its head's host:port (see docs/cluster.md)"
-        )
-    try:
-        url = urlsplit(address if "://" in address else f"//{address}")
-        if not url.port:  # auto
-            return
-        with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
-            if os.environ.get("RAY_USE_TLS") == "1":  # says nothing in the clear
-                return
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)  # RFC 9113, section 3.4
-            if connection.recv(9)[3:4] != EMPTY_SETTINGS[3:4]:
-                raise OSError("something else answers there")
-    except (OSError, ValueError) as error:  # ValueError: a port that is none
-        raise InputError(
-            f"RAY_ADDRESS: no Ray at {address} ({error}): give the host:port of a head, or unset it to use this machine"
-        ) from None
 
 
 def _watch(head: str) -> None:
@@ -159,7 +128,7 @@ def _watch(head: str) -> None:
     while ray.is_initialized():
         time.sleep(WATCH)
         try:
-            _check_connection(head)
+            check_connection(head)
             last = time.monotonic()
         except InputError:
             if time.monotonic() - last > HEAD_SILENT and ray.is_initialized():
@@ -168,9 +137,15 @@ def _watch(head: str) -> None:
 
 
 def worker_slots(cpus: int, gpus: float, what: str) -> int:
-    """Return how many workers with `cpus` CPUs and `gpus` GPUs the machines have room for together.
+    """Return how many workers the machines have room for together.
 
-    Raises InputError, which names `what` asked for them, where not even one fits on any machine.
+    Args:
+        cpus: Of each worker, 1 or more.
+        gpus: Of each worker, 0 or more; may be a fraction.
+        what: The parameters that ask for them, for the message.
+
+    Raises:
+        InputError: Not even one worker fits on any machine.
     """
     import ray
 
@@ -186,7 +161,11 @@ def worker_slots(cpus: int, gpus: float, what: str) -> int:
 
 
 def gpus_per_worker(device: str) -> int:
-    """Return how many GPUs a worker needs that computes on `device`; auto: one where the cluster has any."""
+    """Return how many GPUs a worker needs, 0 or 1.
+
+    Args:
+        device: As in `nuclei.device.setup_device`; auto: one where the cluster has any.
+    """
     import ray
 
     return int(device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0))
@@ -195,8 +174,14 @@ def gpus_per_worker(device: str) -> int:
 def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], compute: Compute) -> Any:
     """Return function(*arrays, device=...), computed on the cluster that RAY_ADDRESS names, or else here.
 
-    function: computes whole batches of crops each on its own; returns an array with a row a crop, or several by name
-    arrays: a row a crop, may be memory-mapped
+    Args:
+        function: What it returns for a crop does not depend on the crops of other batches; it returns an array with
+            one row per crop, or several by name.
+        arrays: One row per crop each; may be memory-mapped.
+        compute: What each process computes with.
+
+    Raises:
+        InputError: The cluster cannot be reached, has no room, or `function` raised it.
     """
     if not cluster_address():
         return function(*arrays, device=setup_device(compute.device, compute.threads))
@@ -204,8 +189,8 @@ def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], comput
 
     if not ray.is_initialized():
         _join()  # until the process ends: every time would cost seconds
-    starts = range(0, len(arrays[0]), BLOCK)
-    blocks = ([np.array(array[start : start + BLOCK]) for array in arrays] for start in starts)
+    starts = range(0, len(arrays[0]), CROPS_PER_TASK)
+    blocks = ([np.array(array[start : start + CROPS_PER_TASK]) for array in arrays] for start in starts)
     results = list(stream(function, blocks, compute))
     if isinstance(results[0], dict):
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
@@ -213,26 +198,37 @@ def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], comput
 
 
 def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]], compute: Compute) -> Iterator[Any]:
-    """Yield function(*block, device=...) of each block, in order, computed all over the cluster. Needs `ray_cluster`.
+    """Compute all over the cluster, and yield the results in order. Needs `ray_cluster`.
 
     Blocks travel through Ray's object store, a few for every worker at a time: memory does not grow with their number.
     What a lost machine had in hand is computed again by another.
+
+    Args:
+        function: Called as function(*block, device=...).
+        blocks: The arguments of each call.
+        compute: What each worker computes with.
+
+    Yields:
+        What `function` returns.
+
+    Raises:
+        InputError: No machine has room for a worker, or `function` raised it.
     """
     import ray
 
     gpus = gpus_per_worker(compute.device)
     task = ray.remote(_run_block).options(num_cpus=compute.threads, num_gpus=gpus, max_retries=5)
     shared = ray.put(function)
-    waiting: deque[ray.ObjectRef] = deque()
-    most = 0
+    pending: deque[ray.ObjectRef] = deque()
+    limit = 0
     for number, block in enumerate(blocks):
-        if not most or number % most == 0:  # machines come and go; on a large cluster it takes a while to ask
-            most = BLOCKS_PER_WORKER * worker_slots(compute.threads, gpus, "threads and device")
-        waiting.append(task.remote(shared, compute, *block))
-        while len(waiting) >= most:
-            yield ray_get(waiting.popleft())
-    while waiting:
-        yield ray_get(waiting.popleft())
+        if not limit or number % limit == 0:  # machines come and go; on a large cluster it takes a while to ask
+            limit = TASKS_PER_WORKER * worker_slots(compute.threads, gpus, "threads and device")
+        pending.append(task.remote(shared, compute, *block))
+        while len(pending) >= limit:
+            yield ray_get(pending.popleft())
+    while pending:
+        yield ray_get(pending.popleft())
 
 
 def stream_tasks(
@@ -256,6 +252,7 @@ def stream_tasks(
         InputError: Where no machine has room for one of them, or one raised it.
     """
     import ray
+    from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
 
     gpus = gpus_per_worker(compute.device)
     worker_slots(compute.threads, gpus, "threads and device")
@@ -264,7 +261,7 @@ def stream_tasks(
     )
     common = ray.put((function, shared, compute))
     attempts = dict.fromkeys(tasks, 1)
-    running = {remote.remote(common, key, *arguments()): key for key, arguments in tasks.items()}
+    running: dict[Any, Key] = {remote.remote(common, key, *arguments()): key for key, arguments in tasks.items()}
     try:
         while running:
             (generator, *_), _ = ray.wait(list(running), num_returns=1)
@@ -273,7 +270,7 @@ def stream_tasks(
                 yield key, ray_get(next(generator))
             except StopIteration:
                 del running[generator]
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
+            except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError):
                 if attempts[key] == ATTEMPTS:
                     raise
                 print(f"a worker was lost: {key} goes on elsewhere as soon as there is room", flush=True)
@@ -297,7 +294,17 @@ def _run_block(function: Callable[..., Any], compute: Compute, *block: np.ndarra
 
 
 def ray_get(references: Any) -> Any:
-    """Wait for the results; what a worker says of bad input reaches the user as if it had been said here."""
+    """Wait for results.
+
+    Args:
+        references: One of Ray's references, or a list of them.
+
+    Returns:
+        The result, or a list of them.
+
+    Raises:
+        InputError: As the worker raised it: its message reaches the user as if it had been raised here.
+    """
     import ray
 
     try:

@@ -10,7 +10,12 @@ from nuclei.files import read_csv
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Crops with their labels: crops uint8 (N, H, W, C), labels int64 (N,) in 0..K-1."""
+    """Crops with their labels.
+
+    Attributes:
+        crops: uint8 (N, H, W, C).
+        labels: int64 (N,) in 0..K-1.
+    """
 
     crops: np.ndarray
     labels: np.ndarray
@@ -19,7 +24,11 @@ class LabelledCrops:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "LabelledCrops":
-        """Read the crops `rows`, int (M,), into memory."""
+        """Read crops into memory.
+
+        Args:
+            rows: int (M,).
+        """
         return LabelledCrops(self.crops[rows], self.labels[rows])
 
 
@@ -40,7 +49,14 @@ class FoldedCrops:
     held_out: list[int]
 
     def split(self, fold: int | None) -> tuple[LabelledCrops, LabelledCrops | None]:
-        """Return all crops but those of `fold`, and those of `fold`; None: all crops, and nothing."""
+        """Read what a network trains on, and what is held out from it, into memory.
+
+        Args:
+            fold: What is held out; None: nothing.
+
+        Returns:
+            All crops but those of `fold`, and those of `fold`, None where it is None.
+        """
         if fold is None:
             return self.data.take(np.arange(len(self.data))), None
         heldout = self.folds == fold
@@ -48,12 +64,25 @@ class FoldedCrops:
 
 
 def open_crops(folder: Path, part: str) -> np.ndarray:
-    """Memory-map `folder`/`part`.npy: uint8 (N, H, W, C), read-only."""
+    """Memory-map the crops that the stage `unzip` wrote.
+
+    Args:
+        folder: Where they are.
+        part: train or test.
+
+    Returns:
+        uint8 (N, H, W, C), read-only.
+    """
     return np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))  # np.memmap itself is slow to slice
 
 
 def open_folds(folder: Path, split: Path) -> FoldedCrops:
-    """Open the labelled crops in `folder` with the table of folds that the stage `split` wrote."""
+    """Open the labelled crops with their folds.
+
+    Args:
+        folder: Of the crops, as for `open_crops`.
+        split: The table that the stage `split` wrote.
+    """
     table = read_csv(split)
     data = LabelledCrops(open_crops(folder, "train"), table["Label"].to_numpy(np.int64))
     held_out = sorted(int(fold) for fold in table.loc[table["Held_out"] == 1, "Fold"].unique())

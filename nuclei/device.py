@@ -28,9 +28,17 @@ class Compute:
 
 
 def setup_device(name: str, threads: int) -> torch.device:
-    """Return the device called `name` (auto: cuda, else mps, else cpu) and make its results repeatable.
+    """Choose a device and make its results repeatable; this holds for the whole process.
 
-    Sums are taken in an order that depends on the number of threads, so the same bytes need the same `threads`.
+    It sets the number of threads, the workspace of cuBLAS (an environment variable), and deterministic algorithms on
+    cuda. Sums are taken in an order that depends on the number of threads, so the same bytes need the same `threads`.
+
+    Args:
+        name: cpu, cuda, mps, or auto: cuda, else mps, else cpu.
+        threads: CPU threads, 1 or more.
+
+    Raises:
+        InputError: The device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -39,16 +47,20 @@ def setup_device(name: str, threads: int) -> torch.device:
         raise InputError(f"device: {name} is not available on this machine: use auto or cpu")
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
-    # CPU kernels are repeatable without it and twice as fast; the call itself takes four seconds of imports.
+    # CPU kernels are repeatable without deterministic algorithms, and twice as fast; asking for these costs four
+    # seconds of imports.
     if torch.are_deterministic_algorithms_enabled() != (name == "cuda"):
         torch.use_deterministic_algorithms(name == "cuda")
     return torch.device(name)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Compute convolutions and matrix products in bfloat16 where `precision` and the device say so.
+    """Return a context that computes convolutions and matrix products in bfloat16 where it is asked for.
 
-    precision: "float32", "bfloat16", or "auto" (bfloat16 where the processor has instructions for it: slower elsewhere)
+    Args:
+        device: What computes.
+        precision: float32, bfloat16, or auto: bfloat16 where the processor has instructions for it, as it is slower
+            elsewhere.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, precision))
 
@@ -74,7 +86,8 @@ def describe_environment(compute: Compute, precision: str) -> dict[str, Any]:
         precision: As in `autocast`; the one that it comes to is named.
     """
     device = setup_device(compute.device, compute.threads)
-    names = sorted(re.match(r"[\w.-]+", line)[0] for line in requires("nuclei") or () if "extra ==" not in line)
+    pinned = (line for line in requires("nuclei") or () if "extra ==" not in line)
+    names = sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in pinned)
     return {
         "system": f"{platform.system()}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -86,11 +99,14 @@ def describe_environment(compute: Compute, precision: str) -> dict[str, Any]:
 
 
 def compare_systems(earlier: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """Say in a line why results differ from earlier ones of another kind of processor; None where it is the same.
+    """Say why results differ from earlier ones of another kind of processor.
 
     Args:
         earlier: What `describe_environment` said of the earlier results; may be anything that JSON holds.
         now: What it says of the new ones.
+
+    Returns:
+        The line; None where both are of the same kind.
     """
     keys = ("system", "device", "precision")
     before, after = (", ".join(str(values.get(key)) for key in keys) for values in (earlier, now))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import getproxies
 
+from nuclei.cluster_checks import check_port
 from nuclei.errors import InputError
 from nuclei.machine import free_space, usable_memory, usable_threads
 
@@ -32,7 +33,7 @@ class Check(NamedTuple):
 
     Attributes:
         topic: One word.
-        found: What is there.
+        found: What this machine has.
         lack: What is missing, what that means and how to mend it; empty: nothing.
         needed: Whether the pipeline cannot run while it is missing.
     """
@@ -44,7 +45,11 @@ class Check(NamedTuple):
 
 
 def examine(folder: Path) -> list[Check]:
-    """Look at this machine, for a run of the pipeline in `folder`."""
+    """Look at this machine, for a run of the pipeline.
+
+    Args:
+        folder: Where the pipeline is to run.
+    """
     checks = [_python(), _packages()]
     asked, checks_of_params = _params(folder / "params.yaml")
     checks += checks_of_params
@@ -86,12 +91,12 @@ def _packages() -> Check:
         name, wanted = pinned.groups()
         count += 1
         try:
-            there = version(name)
+            installed = version(name)
         except PackageNotFoundError:
             missing.append(name)
             continue
-        if there.partition("+")[0] != wanted:  # torch 2.15.0+cpu
-            other.append(f"{name} {there} instead of {wanted}")
+        if installed.partition("+")[0] != wanted:  # torch 2.15.0+cpu
+            other.append(f"{name} {installed} instead of {wanted}")
     remedy = "run `uv sync`, or `pip install -e .` in the virtual environment"
     if missing:
         return Check(
@@ -128,32 +133,32 @@ def _processor(device: str) -> Iterator[Check]:
         yield Check("torch", "cannot be imported", f"{error}: reinstall it", needed=True)
         return
     fast = computes_bfloat16(torch.device("cpu"))
-    found = f"{processor()}: {torch.backends.cpu.get_cpu_capability()}, {'' if fast else 'no '}bfloat16"
+    described = f"{processor()}: {torch.backends.cpu.get_cpu_capability()}, {'' if fast else 'no '}bfloat16"
     slow = "training and prediction are slower than on processors that have it, and no less accurate"
-    yield Check("processor", found, "" if fast else slow)
+    yield Check("processor", described, "" if fast else slow)
 
     lack = "networks compute on the processor, which is enough for the sample and slower than any GPU"
     if torch.cuda.is_available():
         names = (torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count()))
-        found, lack = ", ".join(f"{each.name}, {each.total_memory / GB:.0f} GB" for each in names), ""
+        gpu, lack = ", ".join(f"{each.name}, {each.total_memory / GB:.0f} GB" for each in names), ""
     elif torch.backends.mps.is_available():
-        found, lack = "Apple's (mps)", ""
+        gpu, lack = "Apple's (mps)", ""
     elif shutil.which("nvidia-smi"):
-        found, lack = "NVIDIA's, which torch cannot use", f"{lack}. Install torch for CUDA, or a newer driver"
+        gpu, lack = "NVIDIA's, which torch cannot use", f"{lack}. Install torch for CUDA, or a newer driver"
     else:
-        found = "none"
+        gpu = "none"
     try:
         setup_device(device, 1)
     except InputError as error:
-        yield Check("gpu", found, str(error), needed=True)
+        yield Check("gpu", gpu, str(error), needed=True)
     else:
-        yield Check("gpu", found, lack)
+        yield Check("gpu", gpu, lack)
 
 
 def _threads(threads: int, asked: int) -> Check:
-    found = f"{threads} of the machine's {os.cpu_count()} may be used (affinity, control groups, SLURM)"
+    usable = f"{threads} of the machine's {os.cpu_count()} may be used (affinity, control groups, SLURM)"
     lack = f"params.yaml asks for {asked}, which will wait for each other: set threads: {threads}"
-    return Check("threads", found, lack if asked > threads else "")
+    return Check("threads", usable, lack if asked > threads else "")
 
 
 def _memory(limit: int | None) -> Check:
@@ -164,25 +169,26 @@ def _memory(limit: int | None) -> Check:
 
 
 def _disk(folder: Path) -> Check:
-    space, found = free_space(folder), f"{free_space(folder) / GB:.1f} GB free here"
+    space = free_space(folder)
+    free = f"{space / GB:.1f} GB free here"
     if not os.access(folder, os.W_OK):
-        return Check("disk", found, "the folder cannot be written to: ask for it, or work in another", needed=True)
+        return Check("disk", free, "the folder cannot be written to: ask for it, or work in another", needed=True)
     lack = "crops, models and DVC's cache lie here: free some space, or see `dvc cache dir`"
-    return Check("disk", found, lack if space < LITTLE_DISK else "")
+    return Check("disk", free, lack if space < LITTLE_DISK else "")
 
 
 def _weights(folder: Path) -> Check:
     """Look for ResNet18's pretrained weights where the stage `weights`, torch.hub and people put them."""
     cache = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch")
     given = folder / "data/pretrained"
-    places = [folder / "data/weights/pretrained.safetensors", cache.expanduser() / "hub/checkpoints" / IMAGENET]
-    places += sorted(path for path in given.glob("*") if path.name != "README")
-    there = [str(path) for path in places if path.exists() and path.stat().st_size > GB / 1000]  # none: a small file
+    paths = [folder / "data/weights/pretrained.safetensors", cache.expanduser() / "hub/checkpoints" / IMAGENET]
+    paths += sorted(path for path in given.glob("*") if path.name != "README")
+    weights = [str(path) for path in paths if path.exists() and path.stat().st_size > GB / 1000]  # none: a small file
     lack = (
         "the stage `weights` downloads 45 MB once. Without a network the sample starts from random weights; for your "
         f"crops, copy {IMAGENET} from elsewhere to {given} and set train_resnet.weights to its name"
     )
-    return Check("weights", ", ".join(there) or "no ImageNet weights here", "" if there else lack)
+    return Check("weights", ", ".join(weights) or "no ImageNet weights here", "" if weights else lack)
 
 
 def _network() -> Check:
@@ -196,21 +202,18 @@ def _ray() -> Iterator[Check]:
         yield Check("ray", f"a cluster, {os.environ['RAY_ADDRESS']} (RAY_ADDRESS; not contacted)")
         return
     folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp")
-    found, lack, needed = f"on this machine, its files in {folder}", "", False
+    lack, needed = "", False
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         lack, needed = f"{folder} cannot be written to: set RAY_TMPDIR to a folder that can", True
     elif len(str(folder)) > LONGEST_TMPDIR:
         lack, needed = f"the path has more than {LONGEST_TMPDIR} characters: set RAY_TMPDIR to a shorter one", True
     elif free_space(folder) < LITTLE_DISK:
         lack = f"{free_space(folder) / GB:.1f} GB free there: set RAY_TMPDIR to a folder with more"
-    if find_spec("numpy") and find_spec("torch"):  # which `cluster` imports
-        from nuclei.cluster import check_port
-
-        try:
-            check_port()
-        except InputError as error:
-            lack, needed = str(error), True
-    yield Check("ray", found, lack, needed)
+    try:
+        check_port()
+    except InputError as error:
+        lack, needed = str(error), True
+    yield Check("ray", f"on this machine, its files in {folder}", lack, needed)
     shared = Path("/dev/shm")
     if shared.exists() and free_space(shared) < LITTLE_SHARED:
         lack = f"Ray uses the disk instead, which is slower: docker run --shm-size={LITTLE_SHARED / GB:g}g, or more"

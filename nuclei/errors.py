@@ -22,7 +22,11 @@ class InputError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; end with one line on stderr where input is bad, a file cannot be written, or Ctrl-C is pressed."""
+    """Call `main`; end with one line on stderr where input is bad, a file cannot be written, or Ctrl-C is pressed.
+
+    Raises:
+        SystemExit: With 1, or after Ctrl-C with 130.
+    """
     try:
         main()
     except InputError as error:
@@ -57,4 +61,5 @@ def show(text: str) -> str:
 
 
 def and_others(items: Sized) -> str:
+    """Say that the item that is named is not the only one of `items`; nothing where it is."""
     return f" (and {len(items) - 1} more)" if len(items) > 1 else ""

@@ -23,7 +23,13 @@ LINE_COLOURS = FOLD_COLOURS / 255
 
 
 def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
-    """Write a PNG: the same figure, the same bytes. With a palette of `colours`, it is half as large."""
+    """Write a PNG: the same figure, the same bytes.
+
+    Args:
+        figure: What is written.
+        path: Of the file.
+        colours: Size of a palette, up to 256, which makes the file half as large; None: no palette.
+    """
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
         if colours:
@@ -33,7 +39,14 @@ def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
 
 
 def plot_gallery(crops: np.ndarray, captions: Sequence[str], title: str, columns: int = 6) -> Figure:
-    """Draw crops, uint8 (N, H, W, C), with a caption under each; the title stands alone where there are none."""
+    """Draw crops with a caption under each; the title stands alone where there are none.
+
+    Args:
+        crops: uint8 (N, H, W, C), C: 1 or 3.
+        captions: N.
+        title: Of the figure.
+        columns: Crops per row.
+    """
     rows = -(-len(crops) // columns)
     figure = Figure(figsize=(1.7 * columns, 0.6 + 2.4 * rows), layout="constrained")
     figure.suptitle(title, fontsize=10)

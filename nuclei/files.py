@@ -20,7 +20,7 @@ from nuclei.errors import InputError
 try:
     import fcntl
 except ImportError:  # Windows has none
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # how a module that is missing is marked
 
 
 @contextmanager
@@ -261,6 +261,7 @@ class BoundedFile(io.FileIO):
         self.most = most
 
     def read(self, size: int | None = -1) -> bytes:
+        """Read as `io.FileIO` does. Raises OSError where more than `most` bytes are asked for."""
         if size is not None and size > self.most:
             raise OSError(errno.EFBIG, "too many members", str(self.name))
         return super().read(size)
@@ -279,9 +280,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def _short(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _short(some) for key, some in value.items()}
+        return {key: _short(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_short(some) for some in value]
+        return [_short(item) for item in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 

@@ -32,7 +32,12 @@ class Progress:
         self.bar.close()
 
     def update(self, done: int, line: str = "") -> None:
-        """Say that `done` of the total is done in all; `line` is printed where there is a terminal to scroll."""
+        """Show how much is done.
+
+        Args:
+            done: Of the total, in all.
+            line: What was done last; printed on a terminal, which scrolls.
+        """
         if line and sys.stderr.isatty():
             self.bar.write(line)
         self.bar.set_postfix_str(line, refresh=False)

@@ -38,6 +38,6 @@ TITLES = {name: entry.title for name, entry in NETWORKS.items()}
 
 
 def method_title(method: str) -> str:
-    """Return the name of a method of `attribution` as text: occlusion_20, occlusion 20."""
+    """Return the name of a method or a baseline of the explanations as text: occlusion 20 for occlusion_20."""
     names = {"gradient_shap": "GradientSHAP", "layer_cam": "LayerCAM"}
     return names.get(method, method.replace("_", " "))

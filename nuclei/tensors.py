@@ -22,34 +22,52 @@ MOST_STEPS = 2**18  # of a pickle: ResNet18 takes some 10,000
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write `tensors`, contiguous and on the CPU. Byte-identical on a rerun if `metadata` has one entry at most."""
+    """Write a safetensors file, byte-identical on a rerun.
+
+    Args:
+        path: Of the file.
+        tensors: By name, contiguous and on the CPU.
+        metadata: One entry at most: safetensors writes several in any order.
+    """
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))  # safetensors' own writing hides what the disk says
 
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator[safe_open]:
-    """Open a safetensors file of moderate size. Raises OSError or SafetensorError, while it is read too."""
+    """Open a safetensors file of moderate size.
+
+    Raises:
+        OSError: It cannot be read, or is larger than LARGEST_FILE.
+        SafetensorError: It is no such file; also raised while it is read.
+    """
     _require_moderate(path)
     with path.open("rb") as file:
         if int.from_bytes(file.read(8), "little") > LARGEST_HEADER:
-            raise SafetensorError("no header of a reasonable size")
+            raise SafetensorError(f"no header of a reasonable size: larger than {LARGEST_HEADER // 2**20} MiB")
     with safe_open(path, framework="pt") as tensors:
         yield tensors
 
 
 def load_plain(path: Path) -> Any:
-    """Read what torch.save wrote, on the CPU: tensors and plain containers. Whatever is wrong, it raises something."""
+    """Read what torch.save wrote, on the CPU.
+
+    Returns:
+        Tensors and plain containers.
+
+    Raises:
+        Exception: Of any class, whatever is wrong with the file.
+    """
     _require_moderate(path)
     if zipfile.is_zipfile(path):  # its members may be compressed
-        with BoundedFile(path, LARGEST_HEADER) as file, zipfile.ZipFile(file) as archive:
+        with BoundedFile(path, LARGEST_HEADER) as bounded, zipfile.ZipFile(bounded) as archive:
             members = archive.infolist()
         if sum(info.file_size for info in members) > LARGEST_FILE:
-            raise ValueError("unpacks to more than a file may have")
+            raise ValueError(f"unpacks to more than {LARGEST_FILE // 2**20} MiB")
         if any(info.file_size > LARGEST_HEADER for info in members if info.filename.endswith(".pkl")):
-            raise ValueError("an endless pickle")
-    with _Steps(path) as file, warnings.catch_warnings(action="ignore"):
-        return torch.load(file, map_location="cpu", weights_only=True)
+            raise ValueError(f"a pickle larger than {LARGEST_HEADER // 2**20} MiB")
+    with _Steps(path) as steps, warnings.catch_warnings(action="ignore"):
+        return torch.load(steps, map_location="cpu", weights_only=True)
 
 
 def _require_moderate(path: Path) -> None:
@@ -66,5 +84,5 @@ class _Steps(io.FileIO):
     def read(self, size: int | None = -1) -> bytes:
         self.steps += 1
         if self.steps > MOST_STEPS:
-            raise ValueError("an endless pickle")
+            raise ValueError(f"a pickle of more than {MOST_STEPS:,} steps")
         return super().read(size)

@@ -54,12 +54,12 @@ def test_defaults_are_those_of_the_pipeline():
 def test_predict_gives_the_answers_of_submit(finished, tmp_path, run):
     params = load_params(finished.path / "params.yaml")
     for name in ("cnn", "resnet"):
-        model = finished.path / f"data/models/{name}_final.safetensors"
+        model = finished.path / f"data/models/{name}/final.safetensors"
         crops = finished.path / "data/sample/test.zip"
         code, out, _ = run("predict", model, crops, "--out", tmp_path, "--threads", params.threads)
         assert code == 0 and "test_predictions.csv" in out
         table = pd.read_csv(tmp_path / "test_predictions.csv").set_index("Filename")
-        submission = pd.read_csv(finished.path / f"reports/submission_{name}.csv").set_index("Filename")
+        submission = pd.read_csv(finished.path / f"reports/submit/submission_{name}.csv").set_index("Filename")
         assert table.Predicted.to_dict() == submission.Label.to_dict()
 
 
@@ -75,8 +75,12 @@ def test_predict_on_a_tile_writes_three_files(model, tmp_path, run):
     names = ["tile_overlay.png", "tile_predictions.csv", "tile_predictions.geojson", "tile_run.json"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert "resolution" not in out + errors
-    counts = pd.read_csv(tmp_path / "out/tile_predictions.csv").Class.value_counts()
-    assert all(f"{count} {name}" in out for name, count in counts.items())
+    table = pd.read_csv(tmp_path / "out/tile_predictions.csv")
+    assert all(f"{count} {name}" in out for name, count in table.Class.value_counts().items())
+    assert all(row.Class in row.Set and row.Unsure == ("; " in row.Set) for row in table.itertuples())
+    record = json.loads((tmp_path / "out/tile_run.json").read_text())
+    assert (record["mpp"], record["mpp_source"]) == (0.25, "resolution tags")
+    assert record["set_coverage_promised"] == 0.9
 
 
 def test_a_picture_without_a_resolution_is_taken_for_40x_and_that_is_said(model, tmp_path, run):

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from benchmarks.markdown import markdown_table
 from benchmarks.speed.training import BATCH_SIZE, SHAPES, recipe
 from benchmarks.workspace import params
-from nuclei.cluster import BLOCK, map_crops, ray_cluster
+from nuclei.cluster import CROPS_PER_TASK, map_crops, ray_cluster
 from nuclei.crops import LabelledCrops
 from nuclei.device import Compute
 from nuclei.models.networks import build
@@ -36,7 +36,7 @@ from nuclei.models.predict import predict_logits
 from nuclei.training.tuning import search
 
 REPEATS = 3
-PREDICTED = 4 * BLOCK  # crops
+PREDICTED = 4 * CROPS_PER_TASK  # crops
 TRAINED = 4 * BATCH_SIZE  # crops
 EPOCHS = 3  # the first is not timed: Ray starts its processes
 SEARCHED = 16 * BATCH_SIZE  # crops

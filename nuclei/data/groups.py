@@ -53,8 +53,7 @@ def find_group_column(header: Sequence[str], table: str = "train.csv") -> str | 
     Raises:
         InputError: several columns of `table` are called so.
     """
-    keys = {column: _key(column) for column in dict.fromkeys(header)}
-    named = [column for column in header if keys[column] in ("group", "groups")]
+    named = [column for column in header if _key(column) in ("group", "groups")]
     if len(named) > 1:
         raise InputError(f"{table}: the columns {_listed(named)} all name the group: keep one")
     return named[0] if named else None
@@ -62,7 +61,7 @@ def find_group_column(header: Sequence[str], table: str = "train.csv") -> str | 
 
 def suspicious_columns(header: Sequence[str]) -> list[str]:
     """Return the columns that may well tell the group under another name: Patient, slide_id, WSI, GroupID, Gruop."""
-    return [column for column in dict.fromkeys(header) if _is_suspicious(column)]
+    return [column for column in header if _is_suspicious(column)]
 
 
 def find_groups_file(folder: Path) -> Path | None:

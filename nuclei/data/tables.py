@@ -135,12 +135,13 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
 
 def _with_group(path: Path, header: list[str]) -> list[str]:
     """Call the column of groups Group, however it is written."""
-    if len(set(header)) > MOST_COLUMNS:
+    names = list(dict.fromkeys(header))  # there may be millions of one name
+    if len(names) > MOST_COLUMNS:
         raise InputError(f"{path}: more than {MOST_COLUMNS:,} columns: leave out those that nobody asked for")
-    group = find_group_column(header, str(path))
+    group = find_group_column(names, str(path))
     if group is not None:
         return ["Group" if name == group else name for name in header]
-    suspicious = suspicious_columns([name for name in header if name not in ("Filename", "Label")])
+    suspicious = suspicious_columns([name for name in names if name not in ("Filename", "Label")])
     if suspicious:
         raise InputError(
             f"{path}: a column {show(suspicious[0])}: did you mean Group? Call it Group, so that its crops stay in one "

@@ -24,26 +24,38 @@ import psutil
 import pytest
 import ray
 import torch
-from nuclei.training.distributed import fit_anywhere
+from coloured import coloured
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nuclei.cluster import map_crops, ray_cluster, stream
-from nuclei.crops import LabelledCrops
+from nuclei.cluster import ATTEMPTS, map_crops, ray_cluster, stream, stream_tasks
 from nuclei.device import Compute
 from nuclei.errors import InputError, run
 from nuclei.explanation.attribution import attribute, occlusion
-from nuclei.models.networks import SmallCNN, build
+from nuclei.models.calibration import Calibration
+from nuclei.models.checkpoint import Model
+from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
-from nuclei.training.loop import Recipe, fit
-from nuclei.training.tuning import draw_trials, search
+from nuclei.training.loop import TrainConfig, fit
+from nuclei.training.tuning import SearchData, draw_trials, rung_steps, search
 from tools.clone import ROOT
 
 PARAMS = load_params(Path("params.yaml"))
-TRAIN = PARAMS.train.model_copy(update={"precision": "float32"})
+PARAMS = PARAMS.model_copy(
+    update={
+        "device": "cpu",
+        "cnn": PARAMS.cnn.model_copy(update={"filters": [4, 8, 8, 16]}),
+        "train": PARAMS.train.model_copy(update={"precision": "float32"}),
+        "train_cnn": PARAMS.train_cnn.model_copy(update={"epochs": 2}),
+        "tune": PARAMS.tune.model_copy(
+            update={"trials": 3, "rungs": [0.5], "batch_size": [8], "widths": [8, 16], "cpus_per_trial": 1}
+        ),
+    }
+)
 SHAPE = SmallCNN(3, (4, 8, 8, 16), (16, 16), 0.3)
-PLACE = Compute("cpu", threads=1)
+COMPUTE = Compute("cpu", threads=1)
 CPU = torch.device("cpu")
 
 
@@ -160,7 +172,7 @@ class Cluster:
 
     def second(self) -> Node:
         """Return a node beside the head; start one where there is none."""
-        map_crops(lambda crops, device: crops, [np.zeros(1)], PLACE)  # joins
+        map_crops(lambda crops, device: crops, [np.zeros(1)], COMPUTE)  # joins
         running = [node for node in self.others if node.process.poll() is None]
         self.wait(lambda: self.alive() == 1 + len(running))  # Ray has missed those that were killed
         node = running[0] if running else self.add()
@@ -189,15 +201,6 @@ def cluster(tmp_path_factory):
     reset_auth_token_state()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
-
-
-def labelled(n, seed=0):
-    """Crops whose colour tells the class, through noise."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(n) % 4
-    colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60]])
-    noise = rng.normal(0, 60, (n, 100, 100, 3))
-    return LabelledCrops((colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels)
 
 
 def start_here(monkeypatch, capsys) -> str:
@@ -243,7 +246,7 @@ def test_blocks_go_to_both_machines_and_the_package_with_them(cluster):
     found = set()
 
     def found_both():  # a machine takes seconds to start its first worker
-        numbers, paths, nodes = map_crops(where, [np.arange(1000)], PLACE).T
+        numbers, paths, nodes = map_crops(where, [np.arange(1000)], COMPUTE).T
         assert numbers.astype(int).tolist() == list(range(1000))
         found.update(zip(nodes, paths, strict=True))
         return {node for node, _ in found} == {node["NodeID"] for node in ray.nodes()}
@@ -256,16 +259,17 @@ def test_blocks_go_to_both_machines_and_the_package_with_them(cluster):
 def test_predictions_and_heat_maps_of_a_cluster_are_those_of_one_machine(cluster, tmp_path):
     cluster.second()
     network = build(SHAPE, seed=0)
-    np.save(tmp_path / "crops.npy", labelled(600).crops)
+    np.save(tmp_path / "crops.npy", coloured(600).crops)
     crops = np.load(tmp_path / "crops.npy", mmap_mode="r")
     predict = partial(predict_logits, network, precision="float32", tta=True)
-    assert np.array_equal(map_crops(predict, [crops], PLACE), predict(crops, device=CPU))
+    assert np.array_equal(map_crops(predict, [crops], COMPUTE), predict(crops, device=CPU))
 
+    model = Model("cnn", network, SHAPE, Calibration(), Calibration())
     explain = partial(
-        attribute, network, methods={"occlusion": partial(occlusion, window=50, stride=50, precision="float32")}
+        attribute, model, methods={"occlusion": partial(occlusion, window=50, stride=50, precision="float32")}
     )
     arrays = [crops[:300], np.arange(300) % 4, np.arange(300)]
-    maps = map_crops(explain, arrays, PLACE)
+    maps = map_crops(explain, arrays, COMPUTE)
     assert np.array_equal(maps["occlusion"], explain(*arrays, device=CPU)["occlusion"])
 
 
@@ -274,12 +278,12 @@ def test_what_a_worker_says_of_bad_input_reaches_the_user(cluster):
         raise InputError("crops: none is good")
 
     with pytest.raises(InputError, match=r"^crops: none is good$"):
-        map_crops(refuse, [np.zeros(3)], PLACE)
+        map_crops(refuse, [np.zeros(3)], COMPUTE)
 
 
 def test_predictions_go_on_when_a_machine_is_lost(cluster, tmp_path):
     second, head, lost = cluster.second(), cluster.head_id(), tmp_path / "lost"
-    network, crops = build(SHAPE, seed=0), labelled(160).crops
+    network, crops = build(SHAPE, seed=0), coloured(160).crops
     predict = partial(predict_logits, network, precision="float32")
 
     def predict_then(block, device):  # the second never comes to it, the head only then
@@ -287,76 +291,144 @@ def test_predictions_go_on_when_a_machine_is_lost(cluster, tmp_path):
             time.sleep(0.1)
         return predict(block, device=device)
 
-    killer = cluster.kill_at_work(second, "ray::_compute", then=lost.touch)
-    logits = list(stream(predict_then, ([block] for block in np.split(crops, 10)), PLACE))
+    killer = cluster.kill_at_work(second, "ray::_run_block", then=lost.touch)
+    logits = list(stream(predict_then, ([block] for block in np.split(crops, 10)), COMPUTE))
     killer.join()
     assert np.array_equal(np.concatenate(logits), np.concatenate([predict(b, device=CPU) for b in np.split(crops, 10)]))
 
 
-def test_two_workers_train_what_one_trains_even_if_one_is_killed(cluster, capsys):
-    second = cluster.second()
-    train, validation = labelled(62), labelled(21, seed=1)  # batches and folds that two cannot share evenly
-    recipe = Recipe(0.01, 15, epochs=3, seed=0, ema=0.5, train=TRAIN.model_copy(update={"balance": "loss"}))
-    alone = list(fit(build(SHAPE, 0), train, validation, recipe, CPU))
-    epochs = fit_anywhere(build(SHAPE, 0), train, validation, recipe, replace(PLACE, workers=2), "cnn")
-    together = [next(epochs)]
-    (worker,) = second.workers("ray::_Worker")
-    worker.kill()
-    together += epochs
-    for one, other in zip(alone, together, strict=True):
-        assert other.scores == pytest.approx(one.scores, rel=1e-4)
-        for name, weights in one.weights.items():
-            torch.testing.assert_close(other.weights[name], weights, rtol=1e-3, atol=1e-4)
-    said = [line[:14] for line in capsys.readouterr().out.splitlines() if "raylet" not in line]  # Ray's own remark
-    assert said == ["cnn: epoch 1/3", "a worker was l", "cnn: epoch 2/3", "cnn: epoch 3/3"]
+def test_tasks_run_side_by_side_on_all_machines_each_its_items_in_order(cluster):
+    cluster.second()
+    folder = cluster.folder / "begun"  # both machines see it
+    folder.mkdir()
+
+    def work(shared, key, argument, compute):
+        yield shared, argument, compute, ray.get_runtime_context().get_node_id()
+        (folder / str(key)).touch()
+        while len(list(folder.iterdir())) < 2:  # of the first two, each waits for the other
+            time.sleep(0.05)
+        yield 1
+        yield 2
+
+    tasks = {key: lambda key=key: (f"argument {key}",) for key in range(5)}
+    items: dict[int, list] = {key: [] for key in tasks}
+    for key, item in stream_tasks(work, ("shared",), tasks, COMPUTE):
+        items[key].append(item)
+    for key, (first, *others) in items.items():
+        assert first[:3] == ("shared", f"argument {key}", COMPUTE) and others == [1, 2]
+    assert {first[3] for first, *_ in items.values()} == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def test_what_a_task_says_of_bad_input_reaches_the_user_and_ends_the_others(cluster):
+    cluster.second()
+
+    def work(key, compute):
+        if key == "bad":
+            raise InputError("crops: none is good")
+        for number in range(6000):
+            time.sleep(0.1)
+            yield number
+
+    received = []
+    with pytest.raises(InputError, match=r"^crops: none is good$"):
+        for key, _ in stream_tasks(work, (), {"good": tuple, "bad": tuple, "later": tuple}, COMPUTE):
+            received.append(key)
+    assert set(received) <= {"good"}
+    running = [node for node in [cluster.head, *cluster.others] if node.process.poll() is None]
+    cluster.wait(lambda: not any(node.workers("ray::_run_generator") for node in running))
+
+
+def test_a_mistake_in_a_task_is_no_bad_input(cluster):
+    def work(key, compute):
+        yield 1 / 0
+
+    with pytest.raises(ray.exceptions.RayTaskError, match="ZeroDivisionError"):
+        list(stream_tasks(work, (), {0: tuple}, COMPUTE))
+
+
+def test_a_task_whose_machine_is_lost_starts_again_with_its_arguments_of_that_time(cluster, tmp_path, capsys):
+    second, head, lost = cluster.second(), cluster.head_id(), tmp_path / "lost"
+    asked = {"a": [], "b": []}
+
+    def work(key, attempt, compute):  # on the second machine it never ends
+        yield attempt, 0
+        while ray.get_runtime_context().get_node_id() != head or not lost.exists():
+            time.sleep(0.1)
+        yield attempt, 1
+
+    def arguments(key):
+        def ask():
+            asked[key].append(len(asked[key]))
+            return (len(asked[key]),)
+
+        return ask
+
+    killer = cluster.kill_at_work(second, "ray::_run_generator", then=lost.touch)
+    items = list(stream_tasks(work, (), {key: arguments(key) for key in asked}, COMPUTE))
+    killer.join()
+    (again,) = (key for key, times in asked.items() if len(times) == 2)
+    (other,) = set(asked) - {again}
+    assert [item for key, item in items if key == other] == [(1, 0), (1, 1)]
+    assert [item for key, item in items if key == again][-2:] == [(2, 0), (2, 1)]
+    assert f"a worker was lost: {again} goes on elsewhere as soon as there is room" in capsys.readouterr().out
+
+
+def test_a_task_that_ends_every_worker_is_given_up(cluster, capsys):
+    def work(key, compute):
+        os._exit(1)
+        yield
+
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        list(stream_tasks(work, (), {"bad": tuple}, COMPUTE))
+    assert capsys.readouterr().out.count("a worker was lost: bad") == ATTEMPTS - 1
 
 
 def test_a_search_that_loses_a_machine_finds_the_same(cluster, tmp_path):
     second = cluster.second()
-    settings = PARAMS.tune.model_copy(update={"trials": 3, "epochs": [1], "batch_size": [8], "widths": [8, 16]})
-    train, validation = labelled(32), labelled(16, seed=1)
+    data = SearchData(PARAMS, {}, coloured(32), coloured(16, seed=1))
     lost = tmp_path / "lost"
     busy = cluster.keep_head_busy(until=lost.exists)  # the first trial goes to the second
     killer = cluster.kill_at_work(second, "ray::ImplicitFunc", then=lost.touch)
-    table = search({"cnn": SHAPE}, {}, train, validation, TRAIN, settings, "cpu", tmp_path)["cnn"]
+    table = search(["cnn"], data, tmp_path)["cnn"]
     killer.join()
     ray.get(busy)
-    drawn = {trial["trial"]: trial for trial in draw_trials("cnn", settings, tune_widths=True)}
+    drawn = {trial["trial"]: trial for trial in draw_trials("cnn", PARAMS)}
+    (steps,) = rung_steps("cnn", 32, PARAMS)
     for row in table.to_dict("records"):
         trial = drawn[row["trial"]]
-        shape = replace(SHAPE, widths=(trial["width_1"], trial["width_2"]))
-        recipe = Recipe(trial["lr"], 8, row["epochs"], settings.seed, ema=0.0, train=TRAIN)
-        *_, last = fit(build(shape, settings.seed), train, validation, recipe, CPU)
-        assert row["validation_loss"] == pytest.approx(last.scores["validation_loss"], rel=1e-6)
-    assert sorted(table["trial"]) == [0, 1, 2] and table["validation_loss"].is_monotonic_increasing
+        network = build(SmallCNN.from_params(PARAMS, trial), PARAMS.tune.seed)
+        config = TrainConfig(trial["lr"], 8, steps, PARAMS.tune.seed, ema=0.0, train=PARAMS.train)
+        *_, last = fit(network, data.train_set, data.inner_set, config, CPU)
+        assert row["heldout_loss"] == pytest.approx(last.scores["heldout_loss"], rel=1e-6)
+    assert sorted(table["trial"]) == [0, 1, 2] and table["heldout_loss"].is_monotonic_increasing
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("compute", "message"),
     [
         (
-            replace(PLACE, threads=3),
+            replace(COMPUTE, threads=3),
             "^threads and device: 3 CPUs and 0 GPUs on one machine asked for, Ray has those with 1 CPUs and ",
         ),
         (
-            replace(PLACE, device="cuda"),
+            replace(COMPUTE, device="cuda"),
             "^threads and device: 1 CPUs and 1 GPUs on one machine asked for, Ray has those with 1 CPUs and 0 ",
         ),
-        (replace(PLACE, workers=7), "^workers: 7 of 1 CPUs .* asked for, Ray has room for [12]: lower it$"),
-        (replace(PLACE, workers=9), "^workers: 9 cannot share 8 crops: lower it$"),
     ],
-    ids=["CPUs", "GPUs", "workers", "more workers than crops"],
+    ids=["CPUs", "GPUs"],
 )
-def test_more_than_the_cluster_has_is_an_error_that_says_what_it_has(cluster, place, message):
-    recipe = Recipe(0.01, 8, epochs=1, seed=0, ema=0.0, train=TRAIN)
+def test_more_than_the_cluster_has_is_an_error_that_says_what_it_has(cluster, compute, message):
     with pytest.raises(InputError, match=message):
-        next(fit_anywhere(build(SHAPE, 0), labelled(16), labelled(8), recipe, place))
+        list(stream(lambda crops, device: crops, [[np.zeros(1)]], compute))
+    with pytest.raises(InputError, match=message):
+        list(stream_tasks(iter, (), {0: tuple}, compute))
 
 
 def test_a_search_on_gpus_that_are_not_there_is_an_error(cluster, tmp_path):
-    settings = PARAMS.tune.model_copy(update={"gpus_per_trial": 0.5})
+    tune = PARAMS.tune.model_copy(update={"gpus_per_trial": 0.5})
+    data = SearchData(PARAMS.model_copy(update={"tune": tune}), {}, coloured(8), coloured(8))
     with pytest.raises(InputError, match=r"gpus_per_trial: 1 CPUs and 0.5 GPUs on one machine asked for"):
-        search({"cnn": SHAPE}, {}, labelled(8), labelled(8), TRAIN, settings, "cpu", tmp_path)
+        search(["cnn"], data, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +445,7 @@ def test_an_address_without_ray_is_an_error_at_once(cluster, address):
             pytest.raises(InputError, match=f"^RAY_ADDRESS: (no Ray at )?{address} "),
         ):
             patch.setenv("RAY_ADDRESS", address)
-            map_crops(lambda crops, device: crops, [np.zeros(1)], PLACE)
+            map_crops(lambda crops, device: crops, [np.zeros(1)], COMPUTE)
 
 
 def test_without_the_token_nobody_joins(cluster, monkeypatch):
@@ -382,7 +454,7 @@ def test_without_the_token_nobody_joins(cluster, monkeypatch):
     reset_auth_token_state()
     try:
         with pytest.raises(InputError, match=f"^RAY_ADDRESS: cannot join {cluster.address}: .*token"):
-            map_crops(lambda crops, device: crops, [np.zeros(1)], PLACE)
+            map_crops(lambda crops, device: crops, [np.zeros(1)], COMPUTE)
     finally:
         monkeypatch.undo()
         reset_auth_token_state()

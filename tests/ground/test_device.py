@@ -3,7 +3,7 @@ import platform
 import pytest
 import torch
 
-from nuclei.device import Compute, autocast, computes_bfloat16, describe_environment, setup_device
+from nuclei.device import Compute, autocast, compare_systems, computes_bfloat16, describe_environment, setup_device
 from nuclei.errors import InputError
 
 CPU = torch.device("cpu")
@@ -69,3 +69,12 @@ def test_the_environment_names_what_numbers_depend_on_and_nothing_that_changes()
     assert environment["packages"]["torch"] == torch.__version__
     assert "scikit-learn" in environment["packages"] and "pytest" not in environment["packages"]
     assert describe_environment(compute, "bfloat16")["precision"] == "bfloat16"
+
+
+def test_results_of_another_kind_of_processor_are_told_from_those_of_this_one():
+    here = describe_environment(Compute("cpu", 1), "float32")
+    assert compare_systems(here, here | {"packages": {}, "threads": 8}) is None  # no other kind
+    for key in ("system", "device", "precision"):
+        note = compare_systems(here | {key: "other"}, here)
+        assert "other" in note and str(here[key]) in note and "\n" not in note
+    assert compare_systems({}, here)  # an environment.json of an earlier version

@@ -99,8 +99,12 @@ PARAMETERS: Cases = {
         Refused("'train-cnn': no such parameter; did you mean train_cnn?"),
     ),
     "a parameter of two sections at the top": (
-        add("patience: 5"),
-        Refused("patience: no such parameter; did you mean train_cnn.patience or train_resnet.patience?"),
+        add("ema: 0.9"),
+        Refused("ema: no such parameter; did you mean train_cnn.ema or train_resnet.ema?"),
+    ),
+    "a parameter of an earlier version": (
+        edit("  ema: 0.0\n\ntrain_resnet", "  ema: 0.0\n  patience: 5\n\ntrain_resnet"),
+        Refused("train_cnn.patience: gone: training always ends with its schedule"),
     ),
     "a parameter of another section": (
         edit("tta: true", "tta: true\n  window: 5"),
@@ -176,6 +180,6 @@ PARAMETERS: Cases = {
     "yes": (edit("tta: true", "tta: yes"), FITS),
     "a hexadecimal number": (edit("threads: 2", "threads: 0x2"), FITS),
     "an octal number": (edit("threads: 2", "threads: 02"), FITS),
-    "a number with underscores": (edit("train: 1200", "train: 1_200"), FITS),
-    "minus zero": (edit("ema: 0.0\n  final_epochs: 6", "ema: -0.0\n  final_epochs: 6"), FITS),
+    "a number with underscores": (edit("bins: 10", "bins: 1_0"), FITS),
+    "minus zero": (edit("ema: 0.0\n\ntrain_resnet", "ema: -0.0\n\ntrain_resnet"), FITS),
 }

@@ -13,15 +13,19 @@ from tools.clone import ROOT
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # A file or room of nuclei/ imports only itself and what stands left of it. `__init__`, the public door, stands on top.
-BASE = ["errors", "task", "files", "figures", "params", "progress"]
-MACHINE = ["machine", "tensors", "crops", "device", "cluster"]
+BASE = ["errors", "task", "files", "figures", "checked_yaml", "params", "progress"]
+MACHINE = ["machine", "tensors", "crops", "device", "cluster_checks", "cluster"]
 ROOMS = ["data", "splitting", "models", "training", "evaluation", "explanation", "report", "inference"]
 ORDER = [*BASE, *MACHINE, *ROOMS, "doctor", "cli"]
 
-# No dep of any stage. Messages and progress bars are no result; nor is the schema of the parameters: it decides what
-# is accepted, never what a value is, because no field has a default, a section takes no unknown key and converts
-# nothing, and dvc.yaml declares every parameter that a stage reads. Each of these has its test below.
-NEVER = {"nuclei/errors.py", "nuclei/params.py", "nuclei/progress.py"}
+# No dep of any stage. Messages and progress bars are no result; nor is what refuses a cluster that does not answer, nor
+# the schema of the parameters and what reads them: they decide what is accepted, never what a value is, because no
+# field has a default, a section takes no unknown key and converts nothing, and dvc.yaml declares every parameter that a
+# stage reads. Each of these has its test below.
+NEVER = {
+    *("nuclei/errors.py", "nuclei/progress.py", "nuclei/cluster_checks.py"),
+    *("nuclei/params.py", "nuclei/checked_yaml.py"),
+}
 
 
 def modules() -> list[Path]:

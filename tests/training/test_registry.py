@@ -48,6 +48,12 @@ class Toy:
 """
 ENTRY = '    "toy": NetworkEntry("ToyNet", "nuclei.models.toy.Toy", "train_cnn", pretrained=False),\n'
 
+CHANGES = {
+    "tune": {"trials": 3, "rungs": [0.5], "cpus_per_trial": 2},  # one worker, which imports PyTorch once
+    "train_cnn.epochs": 6,
+    "lr": 0.02,
+}
+
 # The stages at work on 48 crops; what other networks would have left is made up.
 PROGRAM = """
 import shutil, sys
@@ -105,7 +111,7 @@ def project(tmp_path_factory) -> Path:
     last = next(line for line in registry.splitlines(keepends=True) if line.startswith('    "resnet": NetworkEntry('))
     (package / "task.py").write_text(registry.replace(last, last + ENTRY))
     shutil.copy(ROOT / "params.yaml", folder)
-    change_params(folder / "params.yaml", {"tune": {"trials": 3, "rungs": [0.5]}, "train_cnn.epochs": 6, "lr": 0.02})
+    change_params(folder / "params.yaml", CHANGES)
     path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests/support")))
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, env=environment, capture_output=True, text=True)
