@@ -29,7 +29,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would take a sea
 if os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a refusal is one; 20 tries take a quarter of an hour
 
-CROPS_PER_TASK = 256  # crops that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
+CROPS_PER_TASK = 256  # that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
 TASKS_PER_WORKER = 2  # the next one arrives while one is computed
 ATTEMPTS = 3  # of a task whose worker is lost
 STARTS = 3  # of a Ray that is too slow to start

@@ -113,8 +113,8 @@ def compare_systems(earlier: dict[str, Any], now: dict[str, Any]) -> str | None:
     if before == after:
         return None
     return (
-        f"the earlier networks were trained on {before}, these on {after}: other kinds of processor round otherwise, so "
-        "networks and all that comes from them differ a little, and git status shows their reports as changed"
+        f"the earlier networks were trained on {before}, these on {after}: other kinds of processor round otherwise, "
+        "so networks and all that comes from them differ a little, and git status shows their reports as changed"
     )
 
 

@@ -12,7 +12,7 @@ from nuclei.explanation.faithfulness import metrics
 from nuclei.explanation.gallery import draw_galleries
 from nuclei.figures import save_figure
 from nuclei.files import atomic_directory, read_csv, write_csv, write_json
-from nuclei.models.checkpoint import load_models
+from nuclei.models.checkpoint import load_fold_models
 from nuclei.params import load_params
 from nuclei.task import CLASSES, NETWORKS
 
@@ -23,7 +23,7 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     crops, table = open_crops(Path("data/crops"), "train"), read_csv(Path("data/split.csv"))
     predictions = {name: read_csv(Path(f"reports/evaluate/predictions_{name}.csv")) for name in NETWORKS}
-    models = {name: load_models(Path(f"data/models/{name}"), "folds") for name in NETWORKS}
+    models = {name: load_fold_models(Path(f"data/models/{name}")) for name in NETWORKS}
     compute = Compute(params.device, params.threads)
 
     result = select_and_explain(
@@ -31,7 +31,7 @@ def main() -> None:
     )
     print(result.means.round(3).to_string(index=False))
     with atomic_directory(Path("data/explain"), replace=True) as folder:
-        np.savez(folder / "maps.npz", **result.arrays())
+        np.savez(folder / "maps.npz", **result.arrays())  # type: ignore[arg-type]  # none is called allow_pickle
         write_csv(folder / "scores.csv", result.named_scores())
     with atomic_directory(Path("reports/explain"), replace=True) as folder:
         for name, figure in draw_galleries(result, CLASSES, params.explain.gallery_crops):

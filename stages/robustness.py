@@ -7,7 +7,7 @@ from nuclei.device import Compute
 from nuclei.errors import run
 from nuclei.evaluation.robustness import score_robustness
 from nuclei.files import write_csv
-from nuclei.models.checkpoint import load_models
+from nuclei.models.checkpoint import load_fold_models
 from nuclei.params import load_params
 from nuclei.task import NETWORKS
 
@@ -18,7 +18,7 @@ def main() -> None:
     compute = Compute(params.device, params.threads)
 
     for name in NETWORKS:
-        models = load_models(Path(f"data/models/{name}"), "folds")
+        models = load_fold_models(Path(f"data/models/{name}"))
         scores = score_robustness(models, crops, params.robustness, compute, params.train.precision)
         write_csv(Path(f"reports/robustness/scores_{name}.csv"), scores)
 

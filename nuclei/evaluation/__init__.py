@@ -1,1 +1,1 @@
-"""How good the predictions are, and how sure that is."""
+"""How good the predictions are, and how certain that is."""

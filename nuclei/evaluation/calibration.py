@@ -9,7 +9,13 @@ from nuclei.evaluation.metrics import confidence_bins
 
 
 class ExpectedECE(NamedTuple):
-    """Calibration error that pure chance gives a perfectly calibrated network: mean and the ends of its 95 % range."""
+    """Calibration error that pure chance gives a perfectly calibrated network.
+
+    Attributes:
+        mean: In [0, 1].
+        low: 2.5 % quantile.
+        high: 97.5 % quantile.
+    """
 
     mean: float
     low: float
@@ -24,9 +30,9 @@ def expected_ece(probabilities: np.ndarray, bins: int, seed: int, draws: int) ->
 
     Args:
         probabilities: float (N, K).
-        bins: of `nuclei.evaluation.metrics.calibration_error`.
-        seed: of the draws.
-        draws: how often all labels are redrawn from the probabilities, such as 1000.
+        bins: Of `nuclei.evaluation.metrics.calibration_error`.
+        seed: Of the draws.
+        draws: How often all labels are redrawn from the probabilities, such as 1000.
 
     Source: Broecker & Smith 2007, "Increasing the reliability of reliability diagrams" (consistency resampling);
         Vaicenavicius et al. 2019, "Evaluating model calibration in classification".
@@ -34,7 +40,8 @@ def expected_ece(probabilities: np.ndarray, bins: int, seed: int, draws: int) ->
     bin_of_crop, confidence = confidence_bins(probabilities, bins), probabilities.max(axis=1)
     correct = _redraw_correct(bin_of_crop, confidence, bins, seed, draws)
     errors = np.abs(correct - np.bincount(bin_of_crop, confidence, bins)).sum(axis=1) / len(confidence)
-    return ExpectedECE(float(errors.mean()), *map(float, np.quantile(errors, [0.025, 0.975])))
+    low, high = np.quantile(errors, [0.025, 0.975])
+    return ExpectedECE(float(errors.mean()), float(low), float(high))
 
 
 def reliability_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int, seed: int, draws: int) -> pd.DataFrame:
@@ -45,8 +52,9 @@ def reliability_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int, 
     Args:
         labels: int (N,).
         probabilities: float (N, K).
-        bins: number of bins.
-        seed, draws: of the consistency band, see `expected_ece`.
+        bins: Number of bins.
+        seed: Of the draws.
+        draws: For the consistency band, see `expected_ece`.
 
     Returns:
         One row per bin that is not empty: confidence, accuracy (means in [0, 1]), crops; low and high, the 95 % range
@@ -77,7 +85,7 @@ def accuracy_coverage_curve(labels: np.ndarray, probabilities: np.ndarray, steps
     Args:
         labels: int (N,).
         probabilities: float (N, K).
-        steps: points of the curve; fewer come back where crops of equal confidence are selected together.
+        steps: Points of the curve; fewer come back where crops of equal confidence are selected together.
 
     Returns:
         One row per 1 / `steps` of the crops, the most confident first: selected_fraction, threshold (of confidence),

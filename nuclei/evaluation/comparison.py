@@ -19,9 +19,9 @@ def compare(
 
     Args:
         labels: int (N,) in 0..K-1.
-        predicted: by the name of each of the two networks, int (N,) in 0..K-1.
+        predicted: By the name of each of the two networks, int (N,) in 0..K-1.
         groups: (N,), any sortable values.
-        classes: the K names.
+        classes: The K names.
 
     Returns:
         crops, groups, effective_groups; groups_that_differ, in which the networks have different numbers of correct
@@ -48,7 +48,7 @@ def compare(
             second: int((second_correct & ~first_correct).sum()),
         },
     }
-    counts = [count_per_group(labels, guess, group, len(classes)) for guess in predicted.values()]
+    counts = [count_per_group(labels, values, group, len(classes)) for values in (first_predicted, second_predicted)]
     withheld = {"accuracy": {"all"}, "balanced_accuracy": {"all", "class_means"}}
     for metric, function in (("accuracy", accuracy), ("balanced_accuracy", balanced_accuracy)):
         scores = [function(per_group.total()) for per_group in counts]
@@ -83,9 +83,9 @@ def sign_flip_p(difference: np.ndarray) -> float:
     transform = np.ones(largest + 1)
     for size, count in zip(sizes, counts, strict=True):
         transform *= np.cos(size * frequencies) ** count
-    chance = np.fft.irfft(transform, n=2 * largest + 1)  # of the sums 0..largest, -largest..-1
+    probability = np.fft.irfft(transform, n=2 * largest + 1)  # of the sums 0..largest, -largest..-1
     sums = np.concatenate([np.arange(largest + 1), np.arange(-largest, 0)])
-    p = chance[np.abs(sums) >= abs(int(difference.sum()))].sum()
+    p = probability[np.abs(sums) >= abs(int(difference.sum()))].sum()
     return float(np.clip(p, max(2.0 ** (1 - counts.sum()), np.finfo(float).eps), 1))  # the transform rounds
 
 

@@ -1,4 +1,4 @@
-"""What happens to pictures on other scanners and in other laboratories, done to crops. Nothing here is random."""
+"""What happens to images on other scanners and in other laboratories, done to crops. Nothing here is random."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +20,12 @@ STRIDE = 3  # pixels: every third one of each third line is measured
 
 @dataclass(frozen=True)
 class Corruption:
-    """A change of crops: `apply` takes and returns uint8 (N, H, W, C), C 3 or 1, and leaves its argument as it is.
+    """A change of crops.
 
-    The unit of `severity` depends on `name`; see `corruptions`, `restainings` and `robustness.stain_corruptions`.
+    Attributes:
+        name: Of the kind of change.
+        severity: Its unit depends on `name`; see `corruptions`, `restainings` and `robustness.stain_corruptions`.
+        apply: Takes and returns uint8 (N, H, W, C), C 3 or 1, and leaves its argument as it is.
     """
 
     name: str
@@ -34,7 +37,7 @@ def corruptions(severities: Mapping[str, Sequence[float]]) -> list[Corruption]:
     """Return the crops as they are ("none", 0), then each corruption at each of its severities.
 
     Args:
-        severities: by name, any of blur (Gaussian, standard deviation in pixels, above 0), jpeg (quality, 1..95), gamma
+        severities: By name, any of blur (Gaussian, standard deviation in pixels, above 0), jpeg (quality, 1..95), gamma
             (exponent of the grey levels in [0, 1], above 0; more than 1 darkens), resolution (how many times as large
             the pixels become, 1 or more).
 
@@ -56,35 +59,67 @@ def corruptions(severities: Mapping[str, Sequence[float]]) -> list[Corruption]:
 
 
 def blur(crops: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur each channel with a Gaussian of standard deviation `sigma`, pixels: out of focus."""
+    """Blur each channel: out of focus.
+
+    Args:
+        crops: uint8 (N, H, W, C).
+        sigma: Standard deviation of the Gaussian, pixels, above 0.
+
+    Returns:
+        uint8 (N, H, W, C).
+    """
     blurred = gaussian_filter(crops.astype(np.float32), (0, sigma, sigma, 0), mode="nearest")
     return _levels(blurred)
 
 
 def compress(crops: np.ndarray, quality: int) -> np.ndarray:
-    """Store each crop as JPEG of `quality` 1..95 and read it again; colour has half the resolution, as usual."""
+    """Store each crop as JPEG and read it again; colour has half the resolution, as usual.
+
+    Args:
+        crops: uint8 (N, H, W, C).
+        quality: 1..95.
+
+    Returns:
+        uint8 (N, H, W, C).
+    """
     compressed = np.empty_like(crops)
     for crop, result in zip(crops, compressed, strict=True):
         file = io.BytesIO()
-        _picture(crop).save(file, "JPEG", quality=quality, subsampling="4:2:0")
-        with Image.open(file) as picture:
-            result[...] = np.asarray(picture).reshape(crop.shape)
+        _image(crop).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        with Image.open(file) as image:
+            result[...] = np.asarray(image).reshape(crop.shape)
     return compressed
 
 
 def change_gamma(crops: np.ndarray, gamma: float) -> np.ndarray:
-    """Raise the grey levels, as shares of the largest, to the power of `gamma`: another display curve."""
+    """Raise the grey levels, as shares of the largest, to a power: another display curve.
+
+    Args:
+        crops: uint8 (N, H, W, C).
+        gamma: The power, above 0; more than 1 darkens.
+
+    Returns:
+        uint8 (N, H, W, C).
+    """
     return _levels(255 * (np.arange(256) / 255) ** gamma)[crops]
 
 
 def lose_resolution(crops: np.ndarray, factor: float) -> np.ndarray:
-    """Make pixels `factor` times as large by averaging, then enlarge the crop to its old size (bicubic)."""
+    """Make pixels larger by averaging, then enlarge the crop to its old size (bicubic).
+
+    Args:
+        crops: uint8 (N, H, W, C).
+        factor: How many times as large, 1 or more.
+
+    Returns:
+        uint8 (N, H, W, C).
+    """
     height, width = crops.shape[1:3]
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
     result = np.empty_like(crops)
     for crop, coarse in zip(crops, result, strict=True):
-        picture = _picture(crop).resize(size, Image.Resampling.BOX).resize((width, height), Image.Resampling.BICUBIC)
-        coarse[...] = np.asarray(picture).reshape(crop.shape)
+        small = _image(crop).resize(size, Image.Resampling.BOX)
+        coarse[...] = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).reshape(crop.shape)
     return result
 
 
@@ -98,10 +133,10 @@ def restainings(crops: np.ndarray, groups: np.ndarray, quantiles: Sequence[float
     Args:
         crops: uint8 (N, H, W, C), may be memory-mapped.
         groups: (N,), any values that can be sorted: patients, slides or tiles.
-        quantiles: in [0, 1], the severities; 1 is the most unusual group.
+        quantiles: In [0, 1], the severities; 1 is the most unusual group.
 
     Returns:
-        A corruption per quantile; none where fewer than two groups have 16 crops or more and tissue of both stains.
+        One corruption per quantile; none where fewer than two groups have 16 crops or more and tissue of both stains.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     largest = [number for number in np.argsort(-sizes, kind="stable")[:MOST_GROUPS] if sizes[number] >= FEWEST_CROPS]
@@ -110,7 +145,7 @@ def restainings(crops: np.ndarray, groups: np.ndarray, quantiles: Sequence[float
     measured = [stains for stains in map(stain_vectors, samples) if stains is not None]
     common = stain_vectors(np.concatenate(samples)) if measured else None
     measured = [stains for stains in measured if common is not None and _angles(stains, common).max() < MOST_TURN]
-    if len(measured) < 2:
+    if common is None or len(measured) < 2:
         return []
     measured.sort(key=lambda stains: float(((stains - common) ** 2).sum()))
     return [
@@ -120,14 +155,15 @@ def restainings(crops: np.ndarray, groups: np.ndarray, quantiles: Sequence[float
 
 
 def stain_vectors(crops: np.ndarray) -> np.ndarray | None:
-    """Measure haematoxylin and eosin: optical density of a strongly stained pixel, float64 (2, 3), or None.
+    """Measure haematoxylin and eosin: the optical densities of a strongly stained pixel.
 
     Args:
-        crops: uint8 (N, H, W, C). Grey ones have one density: (1, 1).
+        crops: uint8 (N, H, W, C).
 
     Returns:
-        Densities (natural logarithm) per stain and channel, haematoxylin, which takes more red, first: directions by
-        Macenko's method, lengths by the 99th percentile of the pixels. None where tissue or a second stain is lacking.
+        Densities (natural logarithm) per stain and channel, float64 (2, 3), of grey crops (1, 1); haematoxylin, which
+        takes more red, first: directions by Macenko's method, lengths by the 99th percentile of the pixels. None where
+        tissue or a second stain is lacking.
 
     Source: Macenko et al. 2009, "A method for normalizing histology slides for quantitative analysis".
     """
@@ -139,7 +175,8 @@ def stain_vectors(crops: np.ndarray) -> np.ndarray | None:
         return np.percentile(density, 99).reshape(1, 1)
     plane = np.linalg.eigh(np.cov(density, rowvar=False))[1][:, :0:-1]  # the two directions of largest variance
     plane[:, 0] *= np.sign(plane[:, 0].sum())
-    angles = np.arctan2(*(density @ plane).T[::-1])
+    along, across = (density @ plane).T
+    angles = np.arctan2(across, along)
     low, high = np.percentile(angles, (1, 99))
     if high - low < LEAST_ANGLE:
         return None
@@ -150,9 +187,15 @@ def stain_vectors(crops: np.ndarray) -> np.ndarray | None:
 
 
 def restain(crops: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Turn each stain of `source` into that of `target`, in its amount at every pixel; what is neither stain stays.
+    """Turn each stain into another, in its amount at every pixel; what is neither stain stays.
 
-    crops: uint8 (N, H, W, C); source, target: as of `stain_vectors`.
+    Args:
+        crops: uint8 (N, H, W, C).
+        source: As of `stain_vectors`, what the crops are stained with.
+        target: As of `stain_vectors`, what they are to be stained with.
+
+    Returns:
+        uint8 (N, H, W, C).
     """
     mixing = np.linalg.solve(_completed(source), _completed(target)).astype(np.float32)
     return _levels(256 * np.exp(-(_densities()[crops] @ mixing)) - 1)
@@ -168,7 +211,7 @@ def _completed(stains: np.ndarray) -> np.ndarray:
     """Add the direction of what is neither stain, a unit vector, to (2, 3); grey ones have no such thing."""
     if len(stains) == 1:
         return stains
-    rest = np.cross(*stains)
+    rest = np.cross(stains[0], stains[1])
     return np.vstack([stains, rest / np.linalg.norm(rest)])
 
 
@@ -181,7 +224,7 @@ def _position(quantile: float, values: Sequence[np.ndarray]) -> int:
     return round(quantile * (len(values) - 1))
 
 
-def _picture(crop: np.ndarray) -> Image.Image:
+def _image(crop: np.ndarray) -> Image.Image:
     return Image.fromarray(crop.squeeze(-1) if crop.shape[-1] == 1 else crop)
 
 

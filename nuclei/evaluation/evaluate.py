@@ -84,7 +84,7 @@ def evaluate(crops: pd.DataFrame, logits: np.ndarray, settings: Evaluate) -> Eva
     Args:
         crops: One row per crop: Filename, Label, Group, Fold.
         logits: float (N, K), each from a network that did not train on the crop's fold.
-        settings: Bins, target coverage, seed.
+        settings: The section `evaluate` of params.yaml.
     """
     labels, groups, folds = (crops[name].to_numpy() for name in ("Label", "Group", "Fold"))
     bins, seed = settings.bins, settings.seed
@@ -92,10 +92,10 @@ def evaluate(crops: pd.DataFrame, logits: np.ndarray, settings: Evaluate) -> Eva
     unscaled = softmax(logits)
     sets, promised = out_of_fold_sets(labels, probabilities, groups, folds, settings.target_coverage)
     by_group = score_groups(labels, probabilities.argmax(axis=1), groups, CLASSES)
-    chance = expected_ece(probabilities, bins, seed, DRAWS)
+    calibrated = expected_ece(probabilities, bins, seed, DRAWS)
     scores = score(labels, probabilities, bins) | {
-        "ece_if_calibrated": chance.mean,
-        "ece_if_calibrated_high": chance.high,
+        "ece_if_calibrated": calibrated.mean,
+        "ece_if_calibrated_high": calibrated.high,
         "ece_unscaled": calibration_error(labels, unscaled, bins),
         "temperature_low": temperatures[0],
         "temperature_high": temperatures[-1],

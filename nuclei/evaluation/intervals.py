@@ -27,7 +27,7 @@ def score_intervals(
         labels: int (N,) in 0..K-1.
         probabilities: float (N, K).
         groups: (N,), any sortable values.
-        classes: the K names.
+        classes: The K names.
 
     Returns:
         <metric>_low and <metric>_high, None where withheld; intervals_withheld, the reasons in words ("" if none is);
@@ -46,7 +46,7 @@ def score_intervals(
         if "all" in reasons or (metric in CLASS_MEANS and reasons):
             low, high = None, None
         elif metric in PROPORTIONS:
-            low, high = map(float, unit_interval(np.float64(values[metric]), without[metric], effective))
+            low, high = map(float, unit_interval(np.asarray(values[metric]), without[metric], effective))
         else:
             low, high = loss_interval(values[metric], without[metric], effective, uniform_losses[metric])
         intervals |= {f"{metric}_low": low, f"{metric}_high": high}
@@ -61,10 +61,18 @@ def score_intervals(
 
 
 def withheld_reasons(effective: float, class_groups: dict[str, int]) -> dict[str, str]:
-    """Return why there is no interval, a sentence each: under "all" for any metric, "class_means" for `CLASS_MEANS`.
+    """Return why there are no intervals.
 
     A mean over classes is as uncertain as its rarest class: one tile cannot tell how a class does on other tiles.
     Classes without any crop are no part of the means.
+
+    Args:
+        effective: Effective groups.
+        class_groups: By name of the class, the number of groups that hold it.
+
+    Returns:
+        A sentence under "all", which holds for any metric, or under "class_means", for `CLASS_MEANS`; empty where
+        there are intervals.
     """
     if effective < FEWEST_GROUPS:
         return {
@@ -89,6 +97,9 @@ def jackknife_variance(values: np.ndarray, without: np.ndarray) -> np.ndarray:
         values: float (...), of all crops.
         without: float (..., G), without each of the groups.
 
+    Returns:
+        float64 (...).
+
     Source: MacKinnon, Nielsen & Webb 2023, "Cluster-robust inference: a guide to empirical practice", CV3.
     """
     n_groups = without.shape[-1]
@@ -97,6 +108,9 @@ def jackknife_variance(values: np.ndarray, without: np.ndarray) -> np.ndarray:
 
 def t_quantile(effective: float) -> float:
     """Return the two-sided 95 % quantile of t with one degree of freedom less than there are effective groups.
+
+    Args:
+        effective: Effective groups, above 1.
 
     Source: Carter, Schnepel & Steigerwald 2017, "Asymptotic behavior of a t-test robust to cluster heterogeneity".
     """
@@ -120,7 +134,7 @@ def unit_interval(values: np.ndarray, without: np.ndarray, effective: float) -> 
     Args:
         values: float (...), in [0, 1].
         without: float (..., G), without each of the groups.
-        effective: effective groups, above 1.
+        effective: Effective groups, above 1.
 
     Returns:
         The low and the high ends, float64 (...).
@@ -145,15 +159,18 @@ def loss_interval(value: float, without: np.ndarray, effective: float, uniform: 
     """Return the 95 % interval of a loss, which has no upper bound: as `unit_interval`, on the log scale.
 
     Args:
-        value: the loss of all crops, 0 or more.
+        value: The loss of all crops, 0 or more.
         without: float (G,), without each of the groups.
-        effective: effective groups, above 1.
-        uniform: the loss of equal probabilities for all classes. The pseudo-group gets it for the high end, 0 for the
+        effective: Effective groups, above 1.
+        uniform: The loss of equal probabilities for all classes. The pseudo-group gets it for the high end, 0 for the
             low one.
+
+    Returns:
+        The low and the high end.
     """
     ends = []
     for pseudo_score, sign in ((0, -1), (uniform, 1)):
-        loss_with, variance = _with_pseudo_group(np.float64(value), without, effective, pseudo_score)
+        loss_with, variance = _with_pseudo_group(np.asarray(value), without, effective, pseudo_score)
         ends.append(
             loss_with * np.exp(sign * t_quantile(effective) * np.sqrt(variance) / loss_with) if loss_with else 0
         )

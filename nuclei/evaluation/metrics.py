@@ -10,7 +10,13 @@ METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "brie
 
 
 class Counts(NamedTuple):
-    """Crops per class, float64 (R, K) for R sets of crops: classified correctly, labelled so, predicted so."""
+    """Crops per class, for R sets of crops.
+
+    Attributes:
+        correct: float64 (R, K), of the class and predicted so.
+        labelled: float64 (R, K), of the class.
+        predicted: float64 (R, K), predicted so.
+    """
 
     correct: np.ndarray
     labelled: np.ndarray
@@ -18,11 +24,13 @@ class Counts(NamedTuple):
 
     def total(self) -> "Counts":
         """Count all sets together: (1, K)."""
-        return Counts(*(part.sum(axis=0, keepdims=True) for part in self))
+        correct, labelled, predicted = (counts.sum(axis=0, keepdims=True) for counts in self)
+        return Counts(correct, labelled, predicted)
 
     def without_each(self) -> "Counts":
         """Count all sets but one, for each in turn: (R, K)."""
-        return Counts(*(part.sum(axis=0) - part for part in self))
+        correct, labelled, predicted = (counts.sum(axis=0) - counts for counts in self)
+        return Counts(correct, labelled, predicted)
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str, float]:
@@ -33,7 +41,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str,
     Args:
         labels: int (N,) in 0..K-1.
         probabilities: float (N, K), rows sum to 1.
-        bins: number of confidence bins of the ece.
+        bins: Number of confidence bins of the ece.
 
     Returns:
         accuracy, balanced_accuracy, macro_f1, auc (one-vs-rest; NaN where fewer than two classes occur) and ece (see
@@ -74,7 +82,7 @@ def scores_without_each_group(
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> float:
-    """Return the expected calibration error in [0, 1]: mean distance of confidence and accuracy over confidence bins.
+    """Return the expected calibration error: the mean distance of confidence and accuracy over confidence bins.
 
     It looks at the predicted class only (top label), and is biased upwards where bins hold few crops: compare it with
     `nuclei.evaluation.calibration.expected_ece`.
@@ -82,7 +90,10 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
     Args:
         labels: int (N,).
         probabilities: float (N, K).
-        bins: number of equally wide bins over [0, 1].
+        bins: Number of equally wide bins over [0, 1].
+
+    Returns:
+        A number in [0, 1].
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", eq. 3.
     """
@@ -91,14 +102,23 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
 
 
 def confidence_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin of each crop's confidence, int (N,) in 0..bins-1: equally wide, over [0, 1]."""
+    """Return the bin of each crop's confidence; bins are equally wide, over [0, 1].
+
+    Args:
+        probabilities: float (N, K).
+        bins: Number of bins.
+
+    Returns:
+        int (N,) in 0..bins-1.
+    """
     return np.minimum((probabilities.max(axis=1) * bins).astype(int), bins - 1)
 
 
 def effective_groups(groups: np.ndarray) -> float:
-    """Return the effective number of groups, (sum n)^2 / sum n^2 of the group sizes n: 1 for one group, G if all equal.
+    """Return the effective number of groups, (sum n)^2 / sum n^2 of the group sizes n.
 
-    A few large groups and many tiny ones tell as much of the spread between groups as this many equal ones.
+    It is 1 for a single group, and G for G groups of equal size. A few large groups and many tiny ones tell as much of
+    the differences between groups as this many equal ones.
 
     Args:
         groups: (N,), any sortable values; none for no crops, which gives 0.
@@ -119,7 +139,7 @@ def score_classes(
         labels: int (N,) in 0..K-1.
         probabilities: float (N, K).
         groups: (N,), any sortable values.
-        classes: the K names.
+        classes: The K names.
 
     Returns:
         One row per class: Class; Precision, Recall, F1 in [0, 1]; Crops with that label, the Groups that hold them,
@@ -147,9 +167,10 @@ def score_groups(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, 
     """Score each group, be it a tile, a patient, or crops that share pixels.
 
     Args:
-        labels, predicted: int (N,) in 0..K-1.
+        labels: int (N,) in 0..K-1.
+        predicted: int (N,) in 0..K-1.
         groups: (N,), any sortable values.
-        classes: the K names.
+        classes: The K names.
 
     Returns:
         One row per group, the largest first: Group, Crops, Accuracy in [0, 1], and the crops of each class under its
@@ -164,7 +185,14 @@ def score_groups(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, 
 
 
 def count_per_group(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int) -> Counts:
-    """Count the crops of each group per class. labels, predicted: int (N,) in 0..K-1; group: int (N,) in 0..G-1."""
+    """Count the crops of each group per class.
+
+    Args:
+        labels: int (N,) in 0..K-1.
+        predicted: int (N,) in 0..K-1.
+        group: int (N,) in 0..G-1.
+        classes: K.
+    """
     n_groups, correct = int(group.max()) + 1, labels == predicted
 
     def table(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -231,7 +259,10 @@ def _auc_without_each_group(labels: np.ndarray, probabilities: np.ndarray, group
 def _ordered_pairs(scores: np.ndarray, positive: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Count each crop's pairs with crops of its block on the other side that are in order, ties as half.
 
-    scores: float (N,); positive: bool (N,), the side; block: int (N,). In order: the positive crop scores higher.
+    Args:
+        scores: float (N,); a pair is in order where the positive crop scores higher.
+        positive: bool (N,), the side.
+        block: int (N,).
     """
     order = np.lexsort((scores, block))
     side, sorted_block = positive[order], block[order]

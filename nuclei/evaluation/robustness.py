@@ -22,11 +22,15 @@ BATCH = 512  # crops changed at once: a multiple of the batches of `predict_logi
 
 
 def stain_corruptions(factors: Sequence[float]) -> list[Corruption]:
-    """Return corruptions "haematoxylin" and "eosin": that stain `factors` times as strong, the other as it is.
+    """Return corruptions "haematoxylin" and "eosin": one stain weaker or stronger, the other as it is.
 
-    The severity is the factor, above 0. Grey crops have one density; it counts as haematoxylin, and eosin changes
-    nothing. Training changes stains in the same way (see `stain_jitter`), within `stain`: what the network has seen.
-    Stains are separated by scikit-image's HED matrix (Ruifrok & Johnston 2001).
+    Grey crops have one density; it counts as haematoxylin, and eosin changes nothing. Training changes stains in the
+    same way (see `stain_jitter`), within `stain`: what the network has seen.
+
+    Args:
+        factors: How many times as strong, above 0: the severities.
+
+    Source: Ruifrok & Johnston 2001, whose matrix, scikit-image's HED, separates the stains.
     """
     return [
         Corruption(name, factor, partial(strengthen_stain, stain=stain, factor=factor))
@@ -36,7 +40,16 @@ def stain_corruptions(factors: Sequence[float]) -> list[Corruption]:
 
 
 def strengthen_stain(crops: np.ndarray, stain: int, factor: float) -> np.ndarray:
-    """Make a stain (0 haematoxylin, 1 eosin) `factor` times as strong: uint8 (N, H, W, C), returned likewise."""
+    """Make a stain weaker or stronger.
+
+    Args:
+        crops: uint8 (N, H, W, C).
+        stain: 0 haematoxylin, 1 eosin.
+        factor: How many times as strong, above 0.
+
+    Returns:
+        uint8 (N, H, W, C).
+    """
     factors = torch.ones(len(crops), 3)
     factors[:, stain] = factor
     return stain_jitter(torch.from_numpy(np.array(crops)), factors, torch.zeros_like(factors)).round().byte().numpy()
@@ -45,14 +58,17 @@ def strengthen_stain(crops: np.ndarray, stain: int, factor: float) -> np.ndarray
 def predict_under(
     predict: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, corruptions: Sequence[Corruption]
 ) -> np.ndarray:
-    """Return the class of each crop under each corruption, int64 (M, N).
+    """Predict each crop under each corruption.
 
     Networks of several folds: call this per fold with its network and its held-out crops, and put the columns together.
 
     Args:
-        predict: from crops, uint8 (n, H, W, C), to logits or probabilities, float (n, K), with views averaged or not.
+        predict: From crops, uint8 (n, H, W, C), to logits or probabilities, float (n, K), with views averaged or not.
         crops: uint8 (N, H, W, C), may be memory-mapped.
         corruptions: M of them.
+
+    Returns:
+        The predicted classes, int64 (M, N).
     """
     predicted = np.empty((len(corruptions), len(crops)), np.int64)
     for start in range(0, len(crops), BATCH):
@@ -63,9 +79,15 @@ def predict_under(
 
 
 def score_under(labels: np.ndarray, predicted: np.ndarray, corruptions: Sequence[Corruption]) -> pd.DataFrame:
-    """Return a row per corruption: corruption, severity, accuracy, balanced_accuracy.
+    """Score predictions under corruptions.
 
-    labels: int (N,); predicted: int (M, N), of `predict_under`; corruptions: M of them.
+    Args:
+        labels: int (N,).
+        predicted: int (M, N), of `predict_under`.
+        corruptions: M of them.
+
+    Returns:
+        One row per corruption: corruption, severity, accuracy, balanced_accuracy.
     """
     return pd.DataFrame(
         {
@@ -78,7 +100,7 @@ def score_under(labels: np.ndarray, predicted: np.ndarray, corruptions: Sequence
 
 
 def score_robustness(
-    models: Mapping[int | None, Model], crops: FoldedCrops, settings: Robustness, compute: Compute, precision: str
+    models: Mapping[int, Model], crops: FoldedCrops, settings: Robustness, compute: Compute, precision: str
 ) -> pd.DataFrame:
     """Score one kind of network under every corruption, each crop by the network that never saw its fold.
 

@@ -32,12 +32,15 @@ Method = Callable[[Explainable, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
 
 
 def methods(settings: Explain, precision: str, colours: np.ndarray) -> dict[str, Method]:
-    """Return the methods that `settings` ask for by name; every occlusion is named by its window: occlusion_20.
+    """Return the methods that are asked for.
 
     Args:
         settings: Which methods, and how each is computed.
         precision: Of the occlusions' forward passes (see `autocast`); gradients are always float32.
         colours: float (B, C) in 0..255, that GradientSHAP compares crops with.
+
+    Returns:
+        The methods by name; every occlusion is named by its window: occlusion_20.
     """
     available: dict[str, dict[str, Method]] = {
         "occlusion": {
@@ -71,34 +74,35 @@ def attribute(
     device: torch.device,
     desc: str = "",
 ) -> dict[str, np.ndarray]:
-    """Return the maps of all `crops` by each method: float32 (N, H, W). `model` stays as it is.
+    """Return the maps of crops by each method.
 
     Args:
-        model: The network to look into.
+        model: The network to look into; it stays as it is.
         crops: uint8 (N, H, W, C), may be memory-mapped.
         targets: int (N,) in 0..K-1, the classes to explain.
         seeds: One per crop, of all that is random.
         methods: By name, see `methods`.
         device: Where to compute.
         desc: Heads the progress bar; empty: none.
+
+    Returns:
+        By method, float32 (N, H, W).
     """
     network = explainable(model).to(device)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    batches: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     bar = tqdm(total=len(crops), desc=desc, unit="crop", leave=False, disable=None if desc else True)
     for start in range(0, len(crops), CROPS_PER_PASS):
         batch = slice(start, start + CROPS_PER_PASS)
         chosen = np.array(crops[batch])
-        inputs, *baselines = (
-            normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device))
-            for images in (chosen, *(baseline(chosen) for baseline in BASELINES.values()))
-        )
+        images = [chosen] + [baseline(chosen) for baseline in BASELINES.values()]
+        inputs, *baselines = (normalise(torch.from_numpy(np.ascontiguousarray(crop)).to(device)) for crop in images)
         classes = torch.from_numpy(np.asarray(targets[batch], np.int64)).to(device)
         for name, method in methods.items():
             maps = method(network, inputs, torch.stack(baselines), classes, seeds[batch])
-            parts[name].append(maps.float().cpu().numpy())
+            batches[name].append(maps.float().cpu().numpy())
         bar.update(len(inputs))
     bar.close()
-    return {name: np.concatenate(maps) for name, maps in parts.items()}
+    return {name: np.concatenate(maps) for name, maps in batches.items()}
 
 
 def occlusion(
@@ -114,13 +118,21 @@ def occlusion(
     """Return how far the log-probability falls where a square that moves over the crop is hidden.
 
     It is filled with the first of `baselines`; a pixel's value is the mean over the squares that cover it.
-    Source: Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks".
 
     Args:
-        network, inputs, baselines, targets, seeds: See `Method`.
+        network: See `Method`, as for the next four.
+        inputs: float32 (N, C, H, W).
+        baselines: float32 (B, N, C, H, W).
+        targets: int64 (N,).
+        seeds: Not used.
         window: Pixels per side of the square.
         stride: Pixels from square to square.
         precision: See `autocast`.
+
+    Returns:
+        float32 (N, H, W).
+
+    Source: Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks".
     """
 
     def log_probabilities(images: Tensor) -> Tensor:
@@ -153,15 +165,23 @@ def integrated_gradients(
 
     They add up to the log-probability of the crop minus the mean of those of its baselines, up to the error of the
     integral (the convergence delta).
-    Sources: Sundararajan et al. 2017, "Axiomatic attribution for deep networks"; Erion et al. 2021, "Improving
-    performance of deep learning models with axiomatic attribution priors and expected gradients" (several baselines);
-    Smilkov et al. 2017, "SmoothGrad" (noisy copies).
 
     Args:
-        network, inputs, baselines, targets, seeds: See `Method`.
+        network: See `Method`, as for the next four.
+        inputs: float32 (N, C, H, W).
+        baselines: float32 (B, N, C, H, W).
+        targets: int64 (N,).
+        seeds: N, of the noise.
         steps: Of each integral.
         samples: Noisy copies of the crop to average over; 0: the crop itself.
         noise_std: Standard deviation of the noise, as a share of the crop's range.
+
+    Returns:
+        float32 (N, H, W).
+
+    Source: Sundararajan et al. 2017, "Axiomatic attribution for deep networks"; Erion et al. 2021, "Improving
+        performance of deep learning models with axiomatic attribution priors and expected gradients" (several
+        baselines); Smilkov et al. 2017, "SmoothGrad" (noisy copies).
     """
     method, count = IntegratedGradients(network), len(baselines)
     maps = [
@@ -201,13 +221,22 @@ def gradient_shap(
     """Return the expected gradient on the way from an even colour, drawn from `colours`, to a noisy copy of the crop.
 
     Colours, not whole crops: those would show through unless there were thousands of samples.
-    Sources: Lundberg & Lee 2017, "A unified approach to interpreting model predictions"; Erion et al. 2021.
 
     Args:
-        network, inputs, baselines, targets, seeds: See `Method`; the baselines are not used.
+        network: See `Method`, as for the next four.
+        inputs: float32 (N, C, H, W).
+        baselines: Not used.
+        targets: int64 (N,).
+        seeds: N, of colours and noise.
         colours: float (B, C) in 0..255.
         samples: Pairs of a colour and a copy.
         noise_std: As in `integrated_gradients`.
+
+    Returns:
+        float32 (N, H, W).
+
+    Source: Lundberg & Lee 2017, "A unified approach to interpreting model predictions"; Erion et al. 2021 (as in
+        `integrated_gradients`).
     """
     even = normalise(torch.from_numpy(colours)[:, None, None].to(inputs.device))
     even = even.expand(-1, -1, *inputs.shape[2:])

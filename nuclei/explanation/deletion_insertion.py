@@ -1,25 +1,28 @@
 """Deletion and insertion curves: how fast a network's answer goes, or comes, in the order that a map gives."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 CROPS_AT_ONCE = 64
-RANDOM_FIELDS = 1  # per crop: as many as there are crops
+RANDOM_FIELDS = 1  # per crop
 FIELD_SIGMA = 0.1  # of the smooth random fields, as a share of the crop's height: blobs as large as a nucleus
 NULLS = ("centre_first", "smooth_random")  # orders that ask no network: what a map has to beat
 
 Predict = Callable[[np.ndarray], np.ndarray]  # crops, uint8 (N, H, W, C), to probabilities (N, K)
 
 
-def null_orders(crops: np.ndarray, seeds: Sequence[int]) -> dict[str, list[np.ndarray]]:
-    """Return maps that ask no network, float (N, H, W), several per name: a disc that grows, and smooth random fields.
+def null_orders(crops: np.ndarray, seeds: Iterable[int]) -> dict[str, list[np.ndarray]]:
+    """Return maps that ask no network: a disc that grows, and smooth random fields.
 
     Args:
         crops: (N, H, W, C); only their shape counts.
-        seeds: One per crop.
+        seeds: N, one per crop.
+
+    Returns:
+        By the names in `NULLS`, one or more maps, float64 (N, H, W).
     """
     count, height, width = crops.shape[:3]
     rows, columns = (np.arange(size) - (size - 1) / 2 for size in (height, width))
@@ -44,21 +47,21 @@ def deletion_insertion(
 ) -> pd.DataFrame:
     """Follow the probability of the targets while patches are hidden, or shown, the highest values of a map first.
 
-    Sources: Petsiuk et al. 2018, "RISE"; patches, not pixels: Samek et al. 2017, "Evaluating the visualization of what
-    a deep neural network has learned".
-
     Args:
         predict: The network.
         crops: uint8 (N, H, W, C).
-        baselines: uint8 (N, H, W, C) of each name: what hides.
-        targets: int (N,).
-        maps: float (N, H, W) of each method; several are averaged over.
+        baselines: By name, what hides: uint8 (N, H, W, C).
+        targets: int (N,), the classes.
+        maps: By method, float (N, H, W); several are averaged over.
         points: Intervals of a curve, narrower at its start.
         patch: Pixels per side of a patch, about: a whole number of patches fills the crop.
 
     Returns:
-        A row per Baseline, Method, Curve (deletion, insertion), Crop (0..N-1) and Share of the patches, with the
-        Probability.
+        One row per Baseline, Method, Curve (deletion, insertion), Crop (0..N-1) and Share of the patches in [0, 1],
+        with the Probability.
+
+    Source: Petsiuk et al. 2018, "RISE"; patches, not pixels: Samek et al. 2017, "Evaluating the visualization of what a
+        deep neural network has learned".
     """
     shares = np.linspace(0, 1, points + 1) ** 2
     crop_of = np.arange(len(crops))
@@ -67,7 +70,9 @@ def deletion_insertion(
     for name, hidden in baselines.items():
         empty = predict(hidden)[crop_of, targets]
         for method, orders in maps.items():
-            inner = np.mean([_inner(predict, crops, hidden, targets, o, shares[1:-1], patch) for o in orders], axis=0)
+            inner = np.mean(
+                [_inner(predict, crops, hidden, targets, order, shares[1:-1], patch) for order in orders], axis=0
+            )
             ends = {"deletion": (whole, empty), "insertion": (empty, whole)}
             for (curve, (start, end)), values in zip(ends.items(), inner, strict=True):
                 probabilities = np.column_stack([start, values, end])
@@ -102,7 +107,15 @@ def _inner(
 
 
 def patch_means(maps: np.ndarray, patch: int) -> np.ndarray:
-    """Return the means of maps, float (N, H, W), in patches of about `patch` pixels per side: (N, patches)."""
+    """Return the means of maps in patches.
+
+    Args:
+        maps: float (N, H, W).
+        patch: Pixels per side of a patch, about: a whole number of patches fills the map.
+
+    Returns:
+        float (N, patches), row by row.
+    """
     rows, columns = (_starts(size, patch) for size in maps.shape[1:])
     sums = np.add.reduceat(np.add.reduceat(maps, rows, axis=1), columns, axis=2)
     heights, widths = (

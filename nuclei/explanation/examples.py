@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nuclei.evaluation.review import worst_errors
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -23,7 +25,7 @@ class Examples:
 def choose(
     labels: np.ndarray, probabilities: np.ndarray, crops: int, stratify: bool, errors: int, seed: int
 ) -> Examples:
-    """Choose crops to explain: a random sample, whether right or wrong, and beside it the most confident errors.
+    """Choose crops to explain: a random sample, correct or not, and beside it the most confident errors.
 
     Args:
         labels: int (M,).
@@ -35,38 +37,28 @@ def choose(
     """
     sample, worst = draw(labels, crops, stratify, seed), worst_errors(labels, probabilities, errors)
     rows = np.concatenate([sample, worst[~np.isin(worst, sample)]])
-    position = {row: index for index, row in enumerate(rows.tolist())}
+    position = {row: i for i, row in enumerate(rows.tolist())}
     return Examples(rows, len(sample), np.array([position[row] for row in worst.tolist()], int))
 
 
 def draw(labels: np.ndarray, crops: int, stratify: bool, seed: int) -> np.ndarray:
-    """Draw `crops` rows, int, of `labels`, int (M,), at random, without regard to what any network says of them.
+    """Draw crops at random, without regard to what any network says of them.
 
-    stratify: class by class in turn, so that of each class there are as many as of any other, up to one, as long as it
-    lasts; so it is of the first rows alone, too
+    Args:
+        labels: int (M,).
+        crops: How many, at most M.
+        stratify: Class by class in turn, so that of each class there are as many as of any other, up to one, as long as
+            it lasts; so it is of the first rows alone, too.
+        seed: Of the order.
+
+    Returns:
+        Rows, int (crops,).
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     if stratify:
-        turn = np.empty(len(labels), int)
+        round_of = np.empty(len(labels), int)
         for label in np.unique(labels):
             members = labels[order] == label
-            turn[members] = np.arange(members.sum())
-        order = order[np.lexsort((labels[order], turn))]
+            round_of[members] = np.arange(members.sum())
+        order = order[np.lexsort((labels[order], round_of))]
     return order[:crops]
-
-
-def worst_errors(labels: np.ndarray, probabilities: np.ndarray, crops: int) -> np.ndarray:
-    """Choose the `crops` that any model gets wrong and is surest of: rows, int (M,), the surest first.
-
-    labels: int (N,); probabilities: float (models, N, K)
-    """
-    return surest_errors(labels, probabilities.argmax(axis=2), probabilities.max(axis=2))[:crops]
-
-
-def surest_errors(labels: np.ndarray, guesses: np.ndarray, confidences: np.ndarray) -> np.ndarray:
-    """Rank the crops that any model gets wrong: rows, int (M,), those first where one is surest of a wrong class.
-
-    labels: int (N,); guesses: int (models, N), the class of each; confidences: float (models, N), above 0
-    """
-    sureness = np.where(guesses != labels, confidences, 0).max(axis=0)
-    return np.argsort(-sureness, kind="stable")[: np.count_nonzero(sureness)]

@@ -31,6 +31,7 @@ class Explainable(nn.Module):
         self.network, self.temperature, self.cam_layer = network, temperature, cam_layer
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the log-probabilities, float32 (N, K), of normalised crops, float32 (N, C, H, W)."""
         return torch.log_softmax(self.network(inputs).float() / self.temperature, dim=1)
 
 
@@ -55,7 +56,7 @@ def explainable(model: Model) -> Explainable:
 def predict_single_view(
     network: Explainable, crops: np.ndarray, device: torch.device, precision: str, batch_size: int = 64
 ) -> np.ndarray:
-    """Return the calibrated probability of each class, float32 (N, K), of crops as they are: not flipped, not turned.
+    """Return the calibrated probability of each class, of crops as they are: not flipped, not rotated.
 
     Args:
         network: On `device`; three quarters of the time that the network with its batch norms takes.
@@ -63,6 +64,9 @@ def predict_single_view(
         device: Where to compute.
         precision: See `autocast`.
         batch_size: Crops per pass.
+
+    Returns:
+        float32 (N, K), rows sum to 1.
     """
     probabilities = []
     for start in range(0, len(crops), batch_size):
@@ -73,13 +77,19 @@ def predict_single_view(
 
 
 def mean_colour(crops: np.ndarray) -> np.ndarray:
-    """Return each crop, uint8 (N, H, W, C), evenly in its mean colour."""
+    """Return `crops`, uint8 (N, H, W, C), each evenly in its mean colour: uint8 (N, H, W, C), read-only."""
     means = crops.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
     return np.broadcast_to(means, crops.shape)
 
 
 def blurred(crops: np.ndarray) -> np.ndarray:
-    """Return each crop, uint8 (N, H, W, C), too blurred to show a nucleus.
+    """Return crops too blurred to show a nucleus.
+
+    Args:
+        crops: uint8 (N, H, W, C).
+
+    Returns:
+        uint8 (N, H, W, C).
 
     Source: Fong & Vedaldi 2017, "Interpretable explanations of black boxes by meaningful perturbation".
     """

@@ -18,18 +18,27 @@ SMOOTHING = 2  # pixels: finer structure of the gradients does not survive a shi
 
 
 def draw_galleries(explanation: Explanation, classes: Sequence[str], per_class: int) -> Iterator[tuple[str, Figure]]:
-    """Yield a name and a figure per class, of the first `per_class` crops drawn of it, and one of the worst errors."""
-    table, names = explanation.table, {}
+    """Draw a gallery of each class, and one of the worst errors.
+
+    Args:
+        explanation: Of `select_and_explain`.
+        classes: The K names.
+        per_class: Crops in the gallery of a class, at most: the first that were drawn of it.
+
+    Yields:
+        A name, fit for a file, and the figure.
+    """
+    table, galleries = explanation.table, {}
     drawn = table.iloc[: explanation.examples.drawn]
     for label, name in enumerate(classes):
-        names[name] = np.flatnonzero(drawn["Label"] == label)[:per_class]
-    names["worst errors"] = explanation.examples.errors
-    for number, (name, chosen) in enumerate(names.items()):
+        galleries[name] = np.flatnonzero(drawn["Label"] == label)[:per_class]
+    galleries["worst errors"] = explanation.examples.errors
+    for number, (name, chosen) in enumerate(galleries.items()):
         titles = [f"{row.Filename}\ntrue: {classes[row.Label]}" for row in table.iloc[chosen].itertuples()]
         maps, captions = {}, {}
-        for model, own in explanation.attributions.items():
-            maps[model] = {method: values[chosen] for method, values in own.maps.items()}
-            captions[model] = [f"{classes[row.argmax()]} {row.max():.0%}" for row in own.probabilities[chosen]]
+        for model, explained in explanation.attributions.items():
+            maps[model] = {method: values[chosen] for method, values in explained.maps.items()}
+            captions[model] = [f"{classes[row.argmax()]} {row.max():.0%}" for row in explained.probabilities[chosen]]
         figure = plot_attributions(explanation.crops[chosen], explanation.nuclei[chosen], titles, maps, captions)
         yield f"{number}_{name.replace(' ', '_')}", figure
 
@@ -41,17 +50,17 @@ def plot_attributions(
     maps: Mapping[str, Mapping[str, np.ndarray]],
     captions: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """Draw a row per crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
+    """Draw one row per crop: the crop with the outline of its nucleus, then each model's maps over its grey version.
 
     Purple speaks against what the model says, orange for it, and the stronger it is, the more it covers. Each map is
-    smoothed over SMOOTHING pixels and on its own scale, whose end is written under it. Without crops, a sentence.
+    smoothed over SMOOTHING pixels; the end of its colour scale is written under it. Without crops, a sentence.
 
     Args:
         crops: uint8 (N, H, W, C).
         nuclei: bool (N, H, W).
         titles: N, of the crops.
-        maps: float (N, H, W) of each model and method.
-        captions: N per model, what it says of each crop as it is.
+        maps: By model and method, float (N, H, W).
+        captions: By model, N: what it says of each crop as it is.
     """
     count = len(crops)
     if not count:
@@ -59,8 +68,8 @@ def plot_attributions(
         figure.text(0.5, 0.5, "There is no such crop in the held-out fold.", ha="center", va="center")
         return figure
     widths = [1.0]
-    for own in maps.values():
-        widths += [0.15, *[1.0] * len(own)]  # a gap before each model
+    for by_method in maps.values():
+        widths += [0.15, *[1.0] * len(by_method)]  # a gap before each model
     width, height = 0.2 + 1.4 * sum(widths), 0.95 + 2.05 * count  # inches
     figure = Figure(figsize=(width, height))
     grid = figure.add_gridspec(
@@ -78,24 +87,24 @@ def plot_attributions(
         ax = _panel(figure, grid[row, 0], crop.squeeze(), titles[row])
         ax.contour(nuclei[row], levels=[0.5], colors="black", linewidths=1, linestyles=":")
         column = 1
-        for model, own in maps.items():
-            for place, (method, values) in enumerate(own.items(), start=1):
-                title = f"{TITLES[model]}\n{captions[model][row]}" if place == 1 else ""
-                ax = _panel(figure, grid[row, column + place], crop.mean(axis=2), title)
+        for model, by_method in maps.items():
+            for i, (method, values) in enumerate(by_method.items()):
+                title = f"{TITLES[model]}\n{captions[model][row]}" if i == 0 else ""
+                ax = _panel(figure, grid[row, column + 1 + i], crop.mean(axis=2), title)
                 smooth = gaussian_filter(values[row], SMOOTHING)
-                reach = np.abs(smooth).max()
-                heat = smooth / max(reach, 1e-12)
+                largest = np.abs(smooth).max()
+                heat = smooth / max(largest, 1e-12)
                 ax.imshow(heat, cmap=SIGNED, vmin=-1, vmax=1, alpha=0.9 * np.abs(heat))
-                ax.set_xlabel(f"{method_title(method)}\n±{reach:.2g}", fontsize=8, labelpad=2)
-            column += 1 + len(own)
+                ax.set_xlabel(f"{method_title(method)}\n±{largest:.2g}", fontsize=8, labelpad=2)
+            column += 1 + len(by_method)
     bar = figure.add_axes((0.5 - 1.5 / width, 0.35 / height, 3 / width, 0.12 / height))
     figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=bar, orientation="horizontal", ticks=[-1, 0, 1])
     bar.set_xticklabels(["against the class above the maps", "no effect", "for it"], fontsize=9)
     return figure
 
 
-def _panel(figure: Figure, place: SubplotSpec, image: np.ndarray, title: str) -> Axes:
-    ax = figure.add_subplot(place, xticks=[], yticks=[])
+def _panel(figure: Figure, spec: SubplotSpec, image: np.ndarray, title: str) -> Axes:
+    ax = figure.add_subplot(spec, xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.imshow(image, cmap="gray", vmin=0, vmax=255)
     ax.set_title(title, fontsize=9, loc="left", pad=3, parse_math=False)  # a file's name may hold a $

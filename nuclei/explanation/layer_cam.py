@@ -1,4 +1,4 @@
-"""LayerCAM, placed where the cells of the layer really look."""
+"""LayerCAM, each pixel of the feature map where it really looks."""
 
 from collections.abc import Sequence
 
@@ -10,27 +10,44 @@ from nuclei.explanation.explainable import Explainable
 
 
 def layer_cam(network: Explainable, inputs: Tensor, baselines: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Return the feature maps of `network.cam_layer`, each cell weighted with its own gradient where that is positive.
+    """Return the feature maps of `network.cam_layer`, weighted pixel by pixel with their gradient where it is positive.
 
     Grad-CAM weighs a whole feature map with one number, which only suits the last, coarsest layer; this one suits a
-    layer whose cells are smaller than a nucleus. Between the cells' centres the map is linear, beyond the outermost
-    ones constant.
-    Sources: Jiang et al. 2021, "LayerCAM: exploring hierarchical class activation maps for localization"; Selvaraju
-    et al. 2017, "Grad-CAM".
+    layer whose feature map has pixels smaller than a nucleus. Between the centres of its pixels the result is linear,
+    beyond the outermost ones constant.
+
+    Args:
+        network: See `nuclei.explanation.attribution.Method`, as for the other arguments.
+        inputs: float32 (N, C, H, W).
+        baselines: Not used.
+        targets: int64 (N,).
+        seeds: Not used.
+
+    Returns:
+        float32 (N, H, W), 0 or more.
+
+    Source: Jiang et al. 2021, "LayerCAM: exploring hierarchical class activation maps for localization"; Selvaraju et
+        al. 2017, "Grad-CAM".
     """
     method = LayerGradientXActivation(network, network.cam_layer)
-    cells = method.attribute(inputs.detach().requires_grad_(), target=targets).detach()
-    cells = cells.clamp(min=0).sum(dim=1)  # activations are not negative: a product's sign is its gradient's
+    feature_maps = method.attribute(inputs.detach().requires_grad_(), target=targets).detach()
+    # Activations are not negative: a product's sign is its gradient's.
+    feature_map = feature_maps.clamp(min=0).sum(dim=1)
     rows, columns = (
-        _interpolation(*_geometry(network, count, size), count, size).to(cells)
-        for count, size in zip(cells.shape[1:], inputs.shape[2:], strict=True)
+        _interpolation(network, count, size).to(feature_map)
+        for count, size in zip(feature_map.shape[1:], inputs.shape[2:], strict=True)
     )
-    return rows @ cells @ columns.T
+    return rows @ feature_map @ columns.T
 
 
 @torch.inference_mode()
 def pixels_per_cell(network: Explainable, shape: tuple[int, int, int]) -> float:
-    """Return the distance in pixels of neighbouring cells of `network.cam_layer`. shape: (H, W, C) of a crop."""
+    """Return how many pixels of the crop lie between neighbouring pixels of the feature map of `network.cam_layer`.
+
+    Args:
+        network: Of which the layer is.
+        shape: (H, W, C) of a crop.
+    """
     height, width, channels = shape
     heights: list[int] = []
     hook = network.cam_layer.register_forward_hook(lambda layer, inputs, output: heights.append(output.shape[2]))
@@ -39,11 +56,11 @@ def pixels_per_cell(network: Explainable, shape: tuple[int, int, int]) -> float:
     return _geometry(network, heights[0], height)[1]
 
 
-def _geometry(network: Explainable, cells: int, size: int) -> tuple[float, float]:
-    """Return the pixel at the centre of the first cell of `network.cam_layer`, and the pixels from cell to cell.
+def _geometry(network: Explainable, count: int, size: int) -> tuple[float, float]:
+    """Return where in the crop, pixels, the first of `count` pixels of the feature map looks, and how far the next.
 
     From the kernels, strides and paddings up to that layer, in the order in which the network lists them; strided 1x1
-    convolutions are shortcuts beside the way. Where that does not explain the number of cells: spread evenly.
+    convolutions are shortcuts beside the way. Where that does not explain `count`: evenly over the crop's `size`.
     """
     first, step = 0.0, 1
     inside = set(network.cam_layer.modules())
@@ -54,18 +71,19 @@ def _geometry(network: Explainable, cells: int, size: int) -> tuple[float, float
             break
         if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             kernel, stride, padding = (
-                value if isinstance(value, int) else value[0]
+                int(value if isinstance(value, int) else value[0])
                 for value in (module.kernel_size, module.stride, module.padding)
             )
             if kernel > 1 or stride == 1:
                 first += ((kernel - 1) / 2 - padding) * step
                 step *= stride
-    if abs(size / step - cells) >= 1:
-        return (size / cells - 1) / 2, size / cells
+    if abs(size / step - count) >= 1:
+        return (size / count - 1) / 2, size / count
     return first, step
 
 
-def _interpolation(first: float, step: float, cells: int, size: int) -> Tensor:
-    """Return the weights, float32 (size, cells), of linear interpolation between the cells' centres."""
-    position = ((torch.arange(size) - first) / step).clamp(0, cells - 1)
-    return (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+def _interpolation(network: Explainable, count: int, size: int) -> Tensor:
+    """Return the weights, float32 (size, count), of linear interpolation between the feature map's pixels."""
+    first, step = _geometry(network, count, size)
+    position = ((torch.arange(size) - first) / step).clamp(0, count - 1)
+    return (1 - (position[:, None] - torch.arange(count)).abs()).clamp(min=0)

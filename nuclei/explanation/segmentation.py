@@ -12,24 +12,37 @@ REACH = 20  # pixels from the centre: what lies farther out belongs to a neighbo
 
 
 def centre_disc(size: tuple[int, int]) -> np.ndarray:
-    """Return the disc of RADIUS pixels in the middle of a crop of (H, W) pixels: bool (H, W)."""
+    """Return the disc of RADIUS pixels in the middle of a crop.
+
+    Args:
+        size: (H, W) of the crop, pixels.
+
+    Returns:
+        bool (H, W).
+    """
     return _distance(size) < RADIUS
 
 
 def centre_nucleus(crop: np.ndarray) -> np.ndarray:
-    """Return the mask of the nucleus in the middle of a crop, uint8 (H, W, C): bool (H, W).
+    """Return the mask of the nucleus in the middle of a crop.
 
     Haematoxylin (Ruifrok & Johnston 2001; grey crops: darkness) above Otsu's threshold, without thin bridges; of its
-    connected parts the one nearest to the centre, as far as REACH. The disc where none comes near the centre.
+    connected regions the one nearest to the centre, as far as REACH. The disc where none comes near the centre.
+
+    Args:
+        crop: uint8 (H, W, C), C: 1 or 3.
+
+    Returns:
+        bool (H, W).
     """
     stain = rgb2hed(crop)[..., 0] if crop.shape[2] == 3 else 1 - crop[..., 0] / 255
     stain = gaussian(stain, sigma=2)  # chromatin is mottled
-    parts = label(opening(binary_fill_holes(stain > threshold_otsu(stain)), disk(3)), connectivity=1)
+    regions = label(opening(binary_fill_holes(stain > threshold_otsu(stain)), disk(3)), connectivity=1)
     distance = _distance(crop.shape[:2])
-    from_centre = np.where(parts > 0, distance, np.inf)
+    from_centre = np.where(regions > 0, distance, np.inf)
     if from_centre.min() >= RADIUS:
         return distance < RADIUS
-    return (parts == parts.flat[from_centre.argmin()]) & (distance < REACH)
+    return (regions == regions.flat[from_centre.argmin()]) & (distance < REACH)
 
 
 def _distance(size: tuple[int, int]) -> np.ndarray:

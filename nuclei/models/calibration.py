@@ -26,7 +26,7 @@ class Calibration:
 
 
 def fit_calibration(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Calibration:
-    """Fit temperature and thresholds.
+    """Fit the temperature and the thresholds of conformal sets.
 
     Args:
         logits: float (N, K), of crops that the networks did not train on.

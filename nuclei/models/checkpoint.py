@@ -40,7 +40,12 @@ class Model:
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Write the weights, with all else that predicting needs in the metadata. Byte-identical on a rerun."""
+    """Write the weights, with all else that predicting needs in the metadata; byte-identical on a rerun.
+
+    Args:
+        path: Of the safetensors file.
+        model: What is written.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
     write_tensors(path, tensors, {"nuclei": json.dumps(_describe(model))})
 
@@ -58,15 +63,22 @@ def _describe(model: Model) -> dict[str, Any]:
 
 
 def load_model(path: Path) -> Model:
-    """Build the model that `path` describes, its network in evaluation mode.
+    """Build the model that a file describes; nothing larger than the file is built to find out that it does not fit.
 
-    Raises InputError. Nothing larger than the file is built to find out that it does not fit.
+    Args:
+        path: What `save_model` wrote.
+
+    Returns:
+        The model, its network in evaluation mode.
+
+    Raises:
+        InputError: The file cannot be read, or is no model of this project.
     """
     try:
         with open_tensors(path) as file:
             text = (file.metadata() or {})["nuclei"]
             if len(text) > LONGEST_DESCRIPTION:
-                raise ValueError("endless metadata")
+                raise ValueError(f"endless metadata: more than {LONGEST_DESCRIPTION:,} characters")
             description = json.loads(text)
             name = description["name"]
             architecture = architecture_class(name)(**_tuples(description["architecture"]))
@@ -87,11 +99,11 @@ def load_model(path: Path) -> Model:
             for shares in (calibration.thresholds, calibration.promised):
                 if len(shares) != len(TARGETS) or not all(0 <= value <= 1 for value in shares):
                     raise ValueError(f"expected {len(TARGETS)} conformal thresholds and promises between 0 and 1")
-        for name, value in model.network.state_dict().items():
-            if tensors[name].dtype != value.dtype:
-                raise ValueError(f"{name} is {tensors[name].dtype}, not {value.dtype}")
-            if not tensors[name].isfinite().all():
-                raise ValueError(f"{name} holds NaN or infinity")
+        for key, value in model.network.state_dict().items():
+            if tensors[key].dtype != value.dtype:
+                raise ValueError(f"{key} is {tensors[key].dtype}, not {value.dtype}")
+            if not tensors[key].isfinite().all():
+                raise ValueError(f"{key} holds NaN or infinity")
         model.network.load_state_dict(tensors)
         with torch.inference_mode():
             ramp = torch.linspace(-2, 2, architecture.channels * 10_000).view(1, architecture.channels, 100, 100)
@@ -111,18 +123,34 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_models(folder: Path, which: str) -> dict[int | None, Model]:
-    """Load the models that `save_trained` wrote into `folder`.
+    """Load models that `save_trained` wrote.
 
     Args:
         folder: That of one network.
         which: "folds": the model of each held-out fold, by its number; "final": the one of all crops, under None.
 
     Raises:
-        InputError: Where there is none, or it is no model.
+        InputError: There is none, or it is no model.
     """
     if which == "final":
         return {None: load_model(folder / "final.safetensors")}
+    return {fold: load_model(path) for fold, path in _fold_paths(folder).items()}
+
+
+def load_fold_models(folder: Path) -> dict[int, Model]:
+    """Load the model of each held-out fold, by its number.
+
+    Args:
+        folder: As for `load_models`.
+
+    Raises:
+        InputError: There is none, or it is no model.
+    """
+    return {fold: load_model(path) for fold, path in _fold_paths(folder).items()}
+
+
+def _fold_paths(folder: Path) -> dict[int, Path]:
     paths = {int(path.stem.removeprefix("fold_")): path for path in folder.glob("fold_*.safetensors")}
     if not paths:
         raise InputError(f"{folder}: expected fold_0.safetensors and others, found none: train the network again")
-    return {fold: load_model(paths[fold]) for fold in sorted(paths)}
+    return {fold: paths[fold] for fold in sorted(paths)}

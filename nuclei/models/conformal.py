@@ -21,7 +21,7 @@ def conformal_threshold(
         labels: int (N,), of crops that the network did not train on.
         probabilities: float (N, K).
         groups: (N,), any sortable values.
-        target_coverage: wanted, in (0, 1).
+        target_coverage: Share of new crops whose set holds the true class, in (0, 1), that is asked for.
 
     Returns:
         The threshold in [0, 1], and the promised coverage: the target, or G / (G + 1) if that is less.
@@ -35,7 +35,7 @@ def conformal_threshold(
     true_class = probabilities[np.arange(len(labels)), labels]
     order = np.argsort(-true_class, kind="stable")
     covered = np.cumsum(1 / (sizes[group[order]] * (len(sizes) + 1)))
-    first = np.searchsorted(covered, promised - 1e-9)  # slack: the weights are rounded
+    first = int(np.searchsorted(covered, promised - 1e-9))  # slack: the weights are rounded
     return float(true_class[order[min(first, len(order) - 1)]]), float(promised)
 
 
@@ -46,7 +46,7 @@ def conformal_sets(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
     Args:
         probabilities: float (N, K).
-        threshold: from `conformal_threshold`.
+        threshold: From `conformal_threshold`, in [0, 1].
 
     Returns:
         bool (N, K).
@@ -68,13 +68,13 @@ def out_of_fold_sets(
         probabilities: float (N, K), out-of-fold.
         groups: (N,), any sortable values; no group in two folds.
         folds: int (N,), at least two different ones.
-        target_coverage: wanted, in (0, 1).
+        target_coverage: As in `conformal_threshold`.
 
     Returns:
         The sets, bool (N, K), and the promised coverage: the least of the folds'.
 
     Raises:
-        InputError: there is one fold only.
+        InputError: There is one fold only.
     """
     numbers = np.unique(folds)
     if len(numbers) < 2:
@@ -96,7 +96,7 @@ def score_sets(labels: np.ndarray, sets: np.ndarray, classes: Sequence[str]) -> 
     Args:
         labels: int (N,) in 0..K-1.
         sets: bool (N, K).
-        classes: the K names.
+        classes: The K names.
 
     Returns:
         One row per class: Class, Set_coverage (share of sets that hold the true class), Set_size (mean); NaN without

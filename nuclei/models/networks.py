@@ -1,7 +1,7 @@
 """What every network of the pipeline has in common; the networks themselves are in `small_cnn` and `resnet`."""
 
 from importlib import import_module
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,16 @@ class Architecture(Protocol):
 
     channels: int
     classes: int
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @classmethod
     def from_params(cls, params: Params, tuned: dict[str, Any]) -> Self:
-        """Choose the shape: `params` give what is fixed, `tuned` a value for each key of `search_space`."""
+        """Choose the shape.
+
+        Args:
+            params: What is fixed.
+            tuned: A value for each key of `search_space`; other keys are ignored.
+        """
         ...
 
     @staticmethod
@@ -36,7 +42,15 @@ class Architecture(Protocol):
         ...
 
     def load_pretrained(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Fill `network` with pretrained `weights`, apart from its last layer. Raises InputError where they misfit."""
+        """Fill a network with pretrained weights, apart from its last layer.
+
+        Args:
+            network: What `build` returned.
+            weights: By name, as torchvision names them.
+
+        Raises:
+            InputError: They do not fit.
+        """
         ...
 
     def cam_layer(self, network: nn.Module) -> nn.Module:
@@ -45,7 +59,11 @@ class Architecture(Protocol):
 
 
 def architecture_class(name: str) -> type[Architecture]:
-    """Import the architecture of the network `name`, a key of `nuclei.task.NETWORKS`."""
+    """Import the architecture of a network.
+
+    Args:
+        name: A key of `nuclei.task.NETWORKS`.
+    """
     module, _, attribute = NETWORKS[name].architecture.rpartition(".")
     return getattr(import_module(module), attribute)
 
@@ -59,7 +77,12 @@ def build(architecture: Architecture, seed: int) -> nn.Module:
 
 
 def shift_logits(network: nn.Module, offsets: Tensor) -> None:
-    """Add `offsets`, float (classes,), to all logits that `network` will give: to the bias of its last linear layer."""
+    """Change a network in place so that all its logits are shifted: by the bias of its last linear layer.
+
+    Args:
+        network: What is changed.
+        offsets: float (classes,), what is added.
+    """
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
     with torch.no_grad():
-        last.bias += offsets.to(last.bias)
+        last.bias.add_(offsets.to(last.bias))

@@ -13,32 +13,51 @@ from nuclei.models.checkpoint import Model
 from nuclei.models.temperature import softmax
 from nuclei.models.transforms import normalise
 
-BATCH_SIZE = 64  # the layers' outputs stay small enough to be kept in the cache and to be allocated without page faults
+BATCH_SIZE = 64  # the layers' outputs stay small enough for the cache, and to be allocated without page faults
 
 
 @torch.inference_mode()
 def predict_logits(
     network: nn.Module, crops: np.ndarray, device: torch.device, precision: str, tta: bool = False
 ) -> np.ndarray:
-    """Return logits, float32 (N, K), of crops, uint8 (N, H, W, C); they may be memory-mapped.
+    """Return the logits of crops.
 
-    tta: average the logits over the eight flips and turns of each crop
+    Args:
+        network: Left on `device` and in evaluation mode.
+        crops: uint8 (N, H, W, C), may be memory-mapped.
+        device: What computes.
+        precision: As in `autocast`.
+        tta: Average the logits over the eight flips and rotations of each crop.
+
+    Returns:
+        float32 (N, K).
     """
     network.eval().to(device)
-    parts = []
+    logits = []
     for start in range(0, len(crops), BATCH_SIZE):
         batch = torch.from_numpy(np.array(crops[start : start + BATCH_SIZE]))  # a copy: the file is read-only
         inputs = normalise(batch.to(device))
         views = _views(inputs) if tta else [inputs]
         with autocast(device, precision):
-            parts.append(sum(network(view).float() for view in views) / len(views))
-    return torch.cat(parts).cpu().numpy()
+            logits.append(sum(network(view).float() for view in views) / len(views))
+    return torch.cat(logits).cpu().numpy()
 
 
 def predict_probabilities(
     model: Model, crops: np.ndarray, device: torch.device, precision: str, tta: bool = False
 ) -> np.ndarray:
-    """Return the calibrated probability of each class, float64 (N, K); the rest as in `predict_logits`."""
+    """Return the calibrated probability of each class.
+
+    Args:
+        model: Its network is left on `device`.
+        crops: uint8 (N, H, W, C), may be memory-mapped.
+        device: What computes.
+        precision: As in `autocast`.
+        tta: As in `predict_logits`.
+
+    Returns:
+        float64 (N, K), rows sum to 1.
+    """
     calibration = model.averaged if tta else model.single
     return softmax(predict_logits(model.network, crops, device, precision, tta), calibration.temperature)
 
@@ -46,7 +65,7 @@ def predict_probabilities(
 def predict_mean(
     models: Mapping[int | None, Model], crops: np.ndarray, compute: Compute, precision: str, tta: bool
 ) -> np.ndarray:
-    """Return the mean of the models' calibrated probabilities, float64 (N, K), computed on the cluster if there is one.
+    """Return the mean of the models' calibrated probabilities, computed on the cluster if there is one.
 
     Args:
         models: As `load_models` returns them.
@@ -54,11 +73,14 @@ def predict_mean(
         compute: What each process computes with.
         precision: As in `autocast`.
         tta: Average over the eight flips and rotations of each crop.
+
+    Returns:
+        float64 (N, K), rows sum to 1.
     """
     predictors = [partial(predict_probabilities, model, precision=precision, tta=tta) for model in models.values()]
     return np.mean([map_crops(predict, [crops], compute) for predict in predictors], axis=0)
 
 
 def _views(inputs: Tensor) -> list[Tensor]:
-    """Return the eight flips and quarter turns of inputs (N, C, H, H)."""
-    return [side.flip(axes) for side in (inputs, inputs.transpose(2, 3)) for axes in ((), (2,), (3,), (2, 3))]
+    """Return the eight flips and rotations of inputs (N, C, H, H)."""
+    return [view.flip(axes) for view in (inputs, inputs.transpose(2, 3)) for axes in ((), (2,), (3,), (2, 3))]

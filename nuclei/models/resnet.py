@@ -31,6 +31,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute float32 (N, filters, H / stride, W / stride) from float32 (N, channels, H, W)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + shortcut)
 
@@ -43,7 +44,7 @@ class ResNet(nn.Sequential):
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
         self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
         self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
@@ -121,4 +122,4 @@ class ResNet18:
 
     def cam_layer(self, network: nn.Module) -> nn.Module:
         """See `Architecture`: at most 8 pixels per cell; the later stages cannot resolve a nucleus."""
-        return network.layer2 if self.stem == "pretrained" else network.layer3
+        return network.get_submodule("layer2" if self.stem == "pretrained" else "layer3")

@@ -16,9 +16,13 @@ RGB_FROM_HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 
 
 def normalise(crops: Tensor) -> Tensor:
-    """Turn crops (N, H, W, C), 0..255, into float32 (N, C, H, W), about zero mean and unit variance.
+    """Turn crops into what networks take.
 
-    The result lies channels last in memory, whatever the layout of `crops`.
+    Args:
+        crops: uint8 or float32 (N, H, W, C), 0..255.
+
+    Returns:
+        float32 (N, C, H, W), of about zero mean and unit variance, channels last in memory.
     """
     n, height, width, channels = crops.shape
     mean, std = (torch.tensor(values[channels], device=crops.device).repeat(width) for values in (MEAN, STD))
@@ -27,10 +31,15 @@ def normalise(crops: Tensor) -> Tensor:
 
 
 def turn(crops: Tensor, turns: Tensor) -> Tensor:
-    """Apply to each crop (N, H, H, C) one of the eight flips and quarter turns: bits of `turns` (N,), 0..7.
+    """Apply to each crop one of the eight flips and rotations.
 
-    Bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 leaves the crop as it is.
-    The result lies channels first in memory, where all this is quick.
+    Args:
+        crops: (N, H, H, C).
+        turns: int (N,), 0..7: bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 leaves
+            the crop as it is.
+
+    Returns:
+        (N, H, H, C), channels first in memory, where all this is quick.
     """
     planes = crops.permute(0, 3, 1, 2).contiguous()
     turned = torch.empty_like(planes)
@@ -41,10 +50,17 @@ def turn(crops: Tensor, turns: Tensor) -> Tensor:
 
 
 def stain_jitter(crops: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
-    """Change how strongly each crop is stained: uint8 (N, H, W, C) to float32 of that shape, 0..255, not rounded.
+    """Change how strongly each crop is stained.
 
-    factors, shifts: float32 (N, 3), for haematoxylin, eosin and the residual of each crop, in optical density;
-    ones and zeros change nothing. Grey crops use the first of the three.
+    Args:
+        crops: uint8 (N, H, W, C).
+        factors: float32 (N, 3), what the optical densities of haematoxylin, eosin and the residual are multiplied by;
+            ones change nothing. Grey crops use the first of the three.
+        shifts: float32 (N, 3), what is added to them; zeros change nothing.
+
+    Returns:
+        float32 (N, H, W, C), 0..255, not rounded.
+
     Source: Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology", stain augmentation.
     """
     n, height, width, channels = crops.shape
@@ -65,14 +81,28 @@ def stain_jitter(crops: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to each of N crops in one epoch: turns (N,) 0..7; factors, shifts float32 (N, 3)."""
+    """What happens to each of N crops in one epoch.
+
+    Attributes:
+        turns: int64 (N,), 0..7, see `turn`.
+        factors: float32 (N, 3), see `stain_jitter`.
+        shifts: float32 (N, 3), see `stain_jitter`.
+    """
 
     turns: Tensor
     factors: Tensor
     shifts: Tensor
 
     def __call__(self, crops: Tensor, rows: Tensor) -> Tensor:
-        """Change the uint8 batch (N, H, W, C) that holds the crops `rows`: uint8 or, with jitter, float32, 0..255."""
+        """Change a batch.
+
+        Args:
+            crops: uint8 (B, H, H, C).
+            rows: int64 (B,), which of the N crops these are.
+
+        Returns:
+            uint8 or, with jitter, float32 (B, H, H, C), 0..255.
+        """
         crops = turn(crops, self.turns[rows])
         if self.factors.eq(1).all() and self.shifts.eq(0).all():
             return crops
@@ -80,9 +110,13 @@ class Augmentation:
 
 
 def draw_augmentation(n: int, dihedral: bool, stain: float, rng: np.random.Generator) -> Augmentation:
-    """Draw one epoch's changes of `n` crops, all at once: they don't depend on batches, workers or devices.
+    """Draw one epoch's changes of all crops at once: they don't depend on batches, workers or devices.
 
-    stain: strength in [0, 1]; factors in 1 +- stain, shifts in +- stain / 2 (optical density)
+    Args:
+        n: Number of crops.
+        dihedral: Whether crops are flipped and rotated.
+        stain: Strength in [0, 1]: factors in 1 +- stain, shifts in +- stain / 2 (optical density).
+        rng: What is drawn from.
     """
     return Augmentation(
         turns=torch.from_numpy(rng.integers(0, 8, n)) if dihedral else torch.zeros(n, dtype=torch.int64),

@@ -4,7 +4,15 @@ import numpy as np
 
 
 def turned(crop: np.ndarray, turn: int) -> np.ndarray:
-    """Flip and turn `crop` (H, W, ...): a view, (W, H, ...) where `turn` swaps rows and columns."""
+    """Flip and rotate a crop.
+
+    Args:
+        crop: (H, W, ...).
+        turn: 0..7, see `nuclei.splitting.overlap`.
+
+    Returns:
+        A view of it, (W, H, ...) where `turn` swaps rows and columns.
+    """
     if turn & 4:
         crop = crop.swapaxes(0, 1)
     if turn & 1:
@@ -15,7 +23,7 @@ def turned(crop: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What turns make of each other, of themselves, and which turn brings the corners `top` and `right` to the top."""
+    """Return what turns make of each other and of themselves, and which turn brings two corners to the top."""
     square = np.arange(4).reshape(2, 2)
     code = {turned(square, turn).tobytes(): turn for turn in range(8)}
     compose = np.array([[code[turned(turned(square, b), a).tobytes()] for b in range(8)] for a in range(8)], np.uint8)
@@ -28,13 +36,30 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 COMPOSE, INVERSE, UPRIGHT = _tables()  # COMPOSE[a, b]: first b, then a
 
 
+Length = int | np.ndarray  # pixels: of one rectangle, or int (N,) of many
+
+
 def turned_shape(turn: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the heights and the widths, int (N,), of crops of `shape` (H, W) after `turn`, uint8 (N,)."""
     swap = turn & 4 > 0
     return np.where(swap, shape[1], shape[0]), np.where(swap, shape[0], shape[1])
 
 
-def moved_to(turn, y, x, size, frame) -> tuple[np.ndarray, np.ndarray]:
-    """Tell where the corner of a rectangle `size` at (y, x) comes to lie when its `frame` (height, width) is turned."""
+def moved_to(
+    turn: np.ndarray, y: np.ndarray, x: np.ndarray, size: tuple[Length, Length], frame: tuple[Length, Length]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell where the top left corners of rectangles lie after their frames are turned.
+
+    Args:
+        turn: uint8 (N,), of the frames.
+        y: int (N,), pixels, of the rectangle's corner in its frame before.
+        x: int (N,), likewise.
+        size: Heights and widths of the rectangles.
+        frame: Heights and widths of the frames.
+
+    Returns:
+        y and x after that, int (N,).
+    """
     swap = turn & 4 > 0
     y, x = np.where(swap, x, y), np.where(swap, y, x)
     height, width = (np.where(swap, frame[i] - size[i], frame[j] - size[j]) for i, j in ((1, 0), (0, 1)))

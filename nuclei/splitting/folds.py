@@ -12,7 +12,7 @@ UNIT = 2**50  # what a class weighs in the score, so that sums over a thousand c
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int, classes: Sequence[str]) -> np.ndarray:
-    """Return the fold of each crop, int64 (N,) in 0..folds-1: no group in two folds, classes spread evenly.
+    """Choose the fold of each crop: no group in two folds, classes spread evenly.
 
     Of up to 200 greedy assignments, each in a random order with large and rare groups early, this is the one whose
     folds are the most alike in class counts, among those that leave every class to train on whichever fold is held
@@ -22,11 +22,14 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int, 
         labels: int (N,), in 0..K-1.
         groups: (N,), any values that can be sorted; crops of equal value stay together.
         folds: 2 or more.
-        seed: of the draws; another seed gives other folds where the groups leave a choice.
-        classes: the K names, for messages.
+        seed: Of the draws; another seed gives other folds where the groups leave a choice.
+        classes: The K names, for messages.
+
+    Returns:
+        int64 (N,) in 0..folds-1.
 
     Raises:
-        InputError: fewer groups than folds, or a class that no held-out fold may contain because it is in one group.
+        InputError: Fewer groups than folds, or a class that no held-out fold may contain because it is in one group.
     """
     counts = _class_counts(labels, groups, len(classes))
     _check_groups(counts, folds, classes)
@@ -56,18 +59,18 @@ def fold_warnings(labels: np.ndarray, groups: np.ndarray, fold: np.ndarray, clas
         labels: int (N,), in 0..K-1.
         groups: (N,), as for `assign_folds`.
         fold: int (N,), of each crop.
-        classes: the K names.
+        classes: The K names.
     """
     folds = np.unique(fold)
     lines = []
     for label, name in enumerate(classes):
         rows = labels == label
-        here = len(np.unique(groups[rows]))
+        count = len(np.unique(groups[rows]))
         crops = np.array([(fold[rows] == number).sum() for number in folds])
         without = ", ".join(str(number) for number in folds[crops == 0])
-        if here < len(folds) or without:
+        if count < len(folds) or without:
             lines.append(
-                f"label {label} ({name}) is in {here} groups for {len(folds)} folds, none in fold {without}: "
+                f"label {label} ({name}) is in {count} groups for {len(folds)} folds, none in fold {without}: "
                 "its scores rest on few groups; lower split.folds or add groups with that class"
             )
         elif 2 * len(folds) * (crops.sum() - crops.max()) < (len(folds) - 1) * crops.sum():
@@ -92,11 +95,11 @@ def _check_groups(counts: np.ndarray, folds: int, classes: Sequence[str]) -> Non
             "lower split.folds or add crops of other groups"
         )
     for label, name in enumerate(classes):
-        here = np.count_nonzero(counts[:, label])
-        if here < 2:
+        count = np.count_nonzero(counts[:, label])
+        if count < 2:
             raise InputError(
-                f"train.csv: label {label} ({name}) has {counts[:, label].sum()} crops in {here} group"
-                f"{'' if here else 's'}, expected 2 or more: with that group held out, nothing would be left to train "
+                f"train.csv: label {label} ({name}) has {counts[:, label].sum()} crops in {count} group"
+                f"{'' if count else 's'}, expected 2 or more: with that group held out, nothing would be left to train "
                 "on; add crops of that class from another group"
             )
 

@@ -9,7 +9,14 @@ from nuclei.splitting.overlap import Pairs, groups, joined
 
 
 def merge_groups(*labellings: np.ndarray) -> np.ndarray:
-    """Join what any labelling joins: each (N,), any values; returns int64 (N,), numbered by first appearance."""
+    """Join what any labelling joins.
+
+    Args:
+        *labellings: (N,) each, any sortable values; crops of equal value are joined.
+
+    Returns:
+        int64 (N,), numbered by first appearance.
+    """
     n = len(labellings[0])
     firsts = []
     for labels in labellings:
@@ -19,27 +26,46 @@ def merge_groups(*labellings: np.ndarray) -> np.ndarray:
 
 
 def training_groups(pairs: Pairs, n: int, n_test: int) -> np.ndarray:
-    """Number the groups of training crops that share pixels, with each other or with the same test crops.
+    """Number the groups of training crops that share pixels with each other or with the same test crops.
 
     A test crop that overlaps two training crops shows that both are of one piece of tissue, although the two share no
     pixel. Only the pixels of test crops are used; they have no labels.
 
     Args:
-        pairs: of the `n` training crops, numbered first, and the `n_test` test crops.
+        pairs: Of the training crops, numbered first, and the test crops.
+        n: Number of training crops.
+        n_test: Number of test crops.
 
     Returns:
-        int64 (n,), numbered by first appearance; a crop that shares nothing is a group of its own.
+        int64 (n,), numbered by first appearance; a crop that shares nothing is a group by itself.
     """
     return groups(pairs, n + n_test)[:n]
 
 
 def across_folds(pairs: Pairs, folds: np.ndarray) -> np.ndarray:
-    """Tell which pairs lie in two folds: bool (P,). folds: int (N,), of every crop that the pairs name."""
+    """Tell which pairs lie in two folds.
+
+    Args:
+        pairs: P pairs.
+        folds: int (N,), of every crop that they name.
+
+    Returns:
+        bool (P,).
+    """
     return folds[pairs.first] != folds[pairs.second]
 
 
 def check_folds(pairs: Pairs, folds: np.ndarray, names: np.ndarray) -> None:
-    """Raise InputError where two crops that share pixels are in two folds. folds: int (N,); names: text (N,)."""
+    """Look whether crops that share pixels are in one fold.
+
+    Args:
+        pairs: Crops that share pixels.
+        folds: int (N,).
+        names: Text (N,), for the message.
+
+    Raises:
+        InputError: Two of them are not.
+    """
     leaks = np.flatnonzero(across_folds(pairs, folds))
     if len(leaks):
         first, second = names[pairs.first[leaks[0]]], names[pairs.second[leaks[0]]]
@@ -50,11 +76,18 @@ def check_folds(pairs: Pairs, folds: np.ndarray, names: np.ndarray) -> None:
 
 
 def measure_leakage(pairs: Pairs, folds: np.ndarray, random_folds: np.ndarray, n_test: int) -> dict[str, Any]:
-    """Report what shares pixels; all shares in [0, 1].
+    """Report what shares pixels.
 
-    pairs: of the N training crops, numbered first, and the `n_test` test crops
-    folds: int (N,), of the training crops as they were split; random_folds: as a split crop by crop would have been
-    Groups are of training crops, joined through test crops too: what a split by overlap keeps together.
+    Args:
+        pairs: Of the N training crops, numbered first, and the test crops.
+        folds: int (N,), of the training crops as they were split.
+        random_folds: int (N,), as a split crop by crop would have been.
+        n_test: Number of test crops.
+
+    Returns:
+        overlapping_share of the training crops; pairs; groups, of training crops, joined through test crops too, which
+        a split by overlap keeps together, and the crops of the largest_group; pairs_across_folds;
+        test_overlapping_share; leaking_share_of_random_fold, by fold. All shares are in [0, 1].
     """
     n = len(folds)
     within, to_test = pairs[pairs.second < n], pairs[(pairs.first < n) & (pairs.second >= n)]

@@ -8,14 +8,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nuclei.figures import FOLD_COLOURS
-from nuclei.splitting.dihedral import turned
+from nuclei.splitting.dihedral import turned, turned_shape
 from nuclei.splitting.overlap import Pairs, groups, layout
 from nuclei.splitting.split import SplitCrops
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """canvas: uint8 (H, W, 3), white where no crop lies; y, x: int64 (M,), top left corners on it; turn: uint8 (M,)."""
+    """M crops in one frame.
+
+    Attributes:
+        canvas: uint8 (H, W, 3), white where no crop lies.
+        y: int64 (M,), pixels, of the crops' top left corners on the canvas.
+        x: int64 (M,), likewise.
+        turn: uint8 (M,), how they are turned.
+    """
 
     canvas: np.ndarray
     y: np.ndarray
@@ -30,48 +37,57 @@ def mosaic(
     colours: np.ndarray | None = None,
     longest: int = 2000,
 ) -> Mosaic:
-    """Paint one group of crops in one frame; with `colours`, each nucleus is marked in its crop's colour.
+    """Paint one group of crops in one frame.
 
-    crops: uint8 (N, H, W, C), C: 1 or 3; pairs: of these crops, or of more
-    members: indices (M,) of crops that pairs connect with each other, M >= 1
-    colours: uint8 (M, 3), RGB of each member (of its fold, say)
-    longest: pixels; a larger mosaic is drawn with every 2nd, 3rd, ... pixel only (y and x count those)
+    Args:
+        crops: uint8 (N, H, W, C), C: 1 or 3.
+        pairs: Of these crops, or of more.
+        members: int (M,), crops that pairs connect with each other, M >= 1.
+        colours: uint8 (M, 3), RGB in which each member's nucleus is marked (that of its fold, say); None: no marks.
+        longest: Pixels; of a larger mosaic only every 2nd, 3rd, ... pixel is drawn (y and x count those).
 
-    Raises ValueError where the members are not connected: they have no common frame.
+    Raises:
+        ValueError: The members are not connected: they have no common frame.
     """
     members = np.asarray(members)
-    among = np.isin(pairs.first, members) & np.isin(pairs.second, members)
-    own = pairs[among]
+    inner = pairs[np.isin(pairs.first, members) & np.isin(pairs.second, members)]
     order = np.argsort(members)
-    first, second = (order[np.searchsorted(members, ends, sorter=order)] for ends in (own.first, own.second))
+    first, second = (order[np.searchsorted(members, ends, sorter=order)] for ends in (inner.first, inner.second))
     shape = crops.shape[1:3]
-    placed = layout(Pairs(first, second, own.dy, own.dx, own.turn, own.area), len(members), shape)
+    placed = layout(Pairs(first, second, inner.dy, inner.dx, inner.turn, inner.area), len(members), shape)
     if not len(members) or placed.group.any():
         raise ValueError(f"the {len(members)} members of a mosaic must be one group of overlapping crops")
 
-    swap = placed.turn & 4 > 0
-    height, width = np.where(swap, shape[1], shape[0]), np.where(swap, shape[0], shape[1])
+    heights, widths = turned_shape(placed.turn, shape)
     y, x = placed.y - placed.y.min(), placed.x - placed.x.min()
-    extent = int((y + height).max()), int((x + width).max())
+    extent = int((y + heights).max()), int((x + widths).max())
     step = -(-max(extent) // longest)
     canvas = np.full((-(-extent[0] // step), -(-extent[1] // step), 3), 255, np.uint8)
     for i, member in enumerate(members):
         crop = turned(crops[member], placed.turn[i])
-        part = crop[-y[i] % step :: step, -x[i] % step :: step]  # all crops on the same grid of pixels
+        thinned = crop[-y[i] % step :: step, -x[i] % step :: step]  # all crops on the same grid of pixels
         top, left = -(-y[i] // step), -(-x[i] // step)
-        canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
-    y, x, height, width = -(-y // step), -(-x // step), height // step, width // step
+        canvas[top : top + thinned.shape[0], left : left + thinned.shape[1]] = thinned
+    y, x = -(-y // step), -(-x // step)
     if colours is not None:
-        _mark(canvas, y, x, height, width, colours)
+        _mark(canvas, y, x, heights // step, widths // step, colours)
     return Mosaic(canvas, y, x, placed.turn)
 
 
 def largest_mosaics(
     crops: np.ndarray, pairs: Pairs, colours: np.ndarray, count: int = 3, longest: int = 400
 ) -> list[np.ndarray]:
-    """Paint the `count` largest groups of more than one crop: uint8 (H, W, 3) each, the largest first.
+    """Paint the largest groups of more than one crop.
 
-    crops: uint8 (N, H, W, C); colours: uint8 (N, 3), of each crop; longest: as for `mosaic`
+    Args:
+        crops: uint8 (N, H, W, C).
+        pairs: Of these crops.
+        colours: uint8 (N, 3), RGB, of each crop.
+        count: Groups at most.
+        longest: As for `mosaic`.
+
+    Returns:
+        uint8 (H, W, 3) each, the group with the most crops first.
     """
     group = groups(pairs, len(crops))
     sizes = np.bincount(group)
@@ -80,17 +96,19 @@ def largest_mosaics(
     return [mosaic(crops, pairs, rows, colours[rows], longest).canvas for rows in members]
 
 
-def _mark(canvas, y, x, height, width, colours) -> None:
+def _mark(
+    canvas: np.ndarray, y: np.ndarray, x: np.ndarray, heights: np.ndarray, widths: np.ndarray, colours: np.ndarray
+) -> None:
     """Draw a square with a white edge at the centre of each crop, where its nucleus is."""
-    for top, left, tall, wide, colour in zip(y, x, height, width, colours, strict=True):
-        half = max(1, min(tall, wide) // 20)
-        centre = top + tall // 2, left + wide // 2
-        for reach, ink in ((half + 1, 255), (half, colour)):
-            canvas[tuple(slice(max(0, at - reach), at + reach + 1) for at in centre)] = ink
+    for top, left, height, width, colour in zip(y, x, heights, widths, colours, strict=True):
+        half = max(1, min(height, width) // 20)
+        centre = top + height // 2, left + width // 2
+        for margin, ink in ((half + 1, 255), (half, colour)):
+            canvas[tuple(slice(max(0, middle - margin), middle + margin + 1) for middle in centre)] = ink
 
 
 def fold_colours(folds: np.ndarray) -> np.ndarray:
-    """Return the colour of each crop's fold, uint8 (N, 3), RGB. folds: int (N,)."""
+    """Return the colour, uint8 (N, 3), RGB, of each of the `folds`, int (N,)."""
     return FOLD_COLOURS[folds % len(FOLD_COLOURS)]
 
 
@@ -111,12 +129,18 @@ def plot_split(crops: np.ndarray, pairs: Pairs, split: SplitCrops, by: str) -> F
 
 
 def plot_mosaics(rows: Mapping[str, Sequence[np.ndarray]], folds: Mapping[int, str]) -> Figure:
-    """Draw mosaics, uint8 (H, W, 3), a row of them for each title in `rows`; `folds` names the folds."""
+    """Draw mosaics.
+
+    Args:
+        rows: By title, the mosaics of a row, uint8 (H, W, 3) each.
+        folds: By number, the names of the folds, for the legend.
+    """
     columns = max(max(map(len, rows.values())), 1)
     figure = Figure(figsize=(3.2 * columns, 3.4 * len(rows) + 0.7), layout="constrained")
-    for part, (title, canvases) in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
-        part.suptitle(title if canvases else f"{title}: no crop overlaps another one")
-        axes = part.subplots(1, columns, squeeze=False)[0]
+    subfigures = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for subfigure, (title, canvases) in zip(subfigures, rows.items(), strict=True):
+        subfigure.suptitle(title if canvases else f"{title}: no crop overlaps another one")
+        axes = subfigure.subplots(1, columns, squeeze=False)[0]
         for ax in axes:
             ax.set_axis_off()
         for ax, canvas in zip(axes, canvases, strict=False):

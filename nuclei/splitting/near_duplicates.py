@@ -6,12 +6,21 @@ import numpy as np
 import pandas as pd
 
 from nuclei.splitting.overlap import Pairs
-from nuclei.splitting.windows import CHUNK, FLAT, REACH, check, is_flat
+from nuclei.splitting.windows import FLAT, MAX_MATCHES_PER_HASH, PIXELS_AT_ONCE, check, is_flat
+
+SPECTRUM = 12  # coefficients per side
+STEPS = 4096  # the cosines are rounded to this many steps: all sums are of integers, exact on every processor
 
 
 @dataclass(frozen=True)
 class Similar:
-    """Pairs of crops that look alike, whether or not they share pixels: int64 (P,) each; distance in bits of 143."""
+    """P pairs of crops that look alike, whether or not they share pixels.
+
+    Attributes:
+        first: int64 (P,), rising.
+        second: int64 (P,), above `first`.
+        distance: int64 (P,), bits of 143 in which their hashes differ.
+    """
 
     first: np.ndarray
     second: np.ndarray
@@ -19,39 +28,46 @@ class Similar:
 
 
 def near_duplicates(*parts: np.ndarray, distance: int = 10) -> Similar:
-    """Find crops that are the same picture but not the same pixels (JPEG, rescaling, brightness): a warning, no proof.
+    """Find crops that are the same image but not the same pixels (JPEG, rescaling, brightness): a warning, no proof.
 
-    parts: as for `overlapping_pairs`, any H, W >= 12; distance: bits of 143 in which the hashes may differ, 0..20
+    Perceptual hash: signs of the 12x12 lowest DCT coefficients about their median. Flips, rotations and shifts are not
+    found, flat crops left out.
 
-    Perceptual hash: signs of the 12x12 lowest DCT coefficients about their median (after Zauner 2010, "Implementation
-    and benchmarking of perceptual image hash functions"). Flips, turns and shifts are not found, flat crops left out.
-    Pairs come once, sorted by `first`, then `second`; where more than 64 crops look much alike, not all of their pairs.
-    Raises InputError where crops are smaller than 12 pixels, ValueError for arrays of another kind.
+    Args:
+        *parts: As for `overlapping_pairs`, any H, W >= 12.
+        distance: Bits of 143 in which the hashes may differ, 0..20.
+
+    Returns:
+        Each pair once, sorted by `first`, then `second`; where more than 64 crops look much alike, not all of their
+        pairs.
+
+    Raises:
+        InputError: Crops are smaller than 12 pixels.
+        ValueError: Arrays of another kind.
+
+    Source: Zauner 2010, "Implementation and benchmarking of perceptual image hash functions".
     """
     parts = tuple(np.asarray(part) for part in parts)
     check(parts, SPECTRUM)
-    bits, flat = (np.concatenate(each) for each in zip(*(_perceptual_hash(part) for part in parts), strict=True))
+    hashes = [_perceptual_hash(part) for part in parts]
+    bits, flat = (np.concatenate(column) for column in zip(*hashes, strict=True))
     rows = np.flatnonzero(~flat)
     bits = bits[rows]
     packed = np.packbits(bits, axis=1)
-    found = []
+    alike = []
     # Hashes that differ in at most `distance` bits are equal in at least one of `distance` + 1 bands.
     for band in np.array_split(np.arange(bits.shape[1]), distance + 1):
         key = bits[:, band] @ (1 << np.arange(len(band), dtype=np.int64))
         order = np.lexsort((*packed.T, key))  # alike ones next to each other, for the limit on how far we look
-        for step in range(1, REACH * 4 + 1):
+        for step in range(1, 4 * MAX_MATCHES_PER_HASH + 1):
             same = np.flatnonzero(key[order[step:]] == key[order[:-step]])
             if not len(same):
                 break
             ends = np.sort(np.stack([order[same], order[same + step]], axis=1), axis=1)
             differ = np.bitwise_count(packed[ends[:, 0]] ^ packed[ends[:, 1]]).sum(1, dtype=np.int64)
-            found.append(np.column_stack([ends, differ])[differ <= distance])
-    table = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 3), np.int64)
+            alike.append(np.column_stack([ends, differ])[differ <= distance])
+    table = np.unique(np.concatenate(alike), axis=0) if alike else np.zeros((0, 3), np.int64)
     return Similar(rows[table[:, 0]], rows[table[:, 1]], table[:, 2])
-
-
-SPECTRUM = 12  # coefficients a side
-STEPS = 4096  # the cosines are rounded to this many steps: all sums are of integers, exact on every processor
 
 
 def _perceptual_hash(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +77,7 @@ def _perceptual_hash(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for size in crops.shape[1:3]
     )
     bits, flat = np.zeros((len(crops), SPECTRUM**2 - 1), bool), np.zeros(len(crops), bool)
-    step = max(1, 5 * CHUNK // (crops.shape[1] * crops.shape[2]))
+    step = max(1, 5 * PIXELS_AT_ONCE // (crops.shape[1] * crops.shape[2]))
     for start in range(0, len(crops), step):
         grey = crops[start : start + step].sum(-1, dtype=np.float64)
         spectrum = (rows @ grey @ columns.T).reshape(len(grey), -1)[:, 1:]  # the first is the brightness

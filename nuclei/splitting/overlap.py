@@ -1,12 +1,13 @@
 """Crops that share pixels: found by hashed windows, verified pixel by pixel, completed by laying the crops out.
 
-Nothing here looks at labels or names. Crops may be flipped and turned copies of one another. A turn is a code 0..7,
-as in `nuclei.crops.turn`: bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 changes
-nothing.
+Nothing here looks at labels or names. Crops may be flipped and rotated copies of one another. A turn is one of the
+eight flips and rotations, a code 0..7 as in `nuclei.models.transforms.turn`: bit 4 swaps rows and columns, then bit 1
+flips the rows and bit 2 the columns; 0 changes nothing.
 """
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -14,17 +15,22 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from nuclei.files import atomic_write
 from nuclei.splitting.dihedral import COMPOSE, INVERSE, moved_to, turned, turned_shape
-from nuclei.splitting.windows import REACH, Windows, check, fingerprint, is_flat
+from nuclei.splitting.windows import MAX_MATCHES_PER_HASH, Windows, check, fingerprint, is_flat
+
+Table = TypeVar("Table", bound="Pairs | Windows")
 
 
 @dataclass(frozen=True)
 class Pairs:
     """P pairs of crops that share pixels, sorted by `first`, then `second`; each pair once.
 
-    first, second: int64 (P,), first < second
-    dy, dx: int32 (P,), pixels, where the top left corner of the second crop, once turned, lies in the first
-    turn: uint8 (P,), 0..7, what has to be done to the second crop so that it fits
-    area: int64 (P,), pixels, how many the two share
+    Attributes:
+        first: int64 (P,), below `second`.
+        second: int64 (P,).
+        dy: int32 (P,), pixels, where the top left corner of the second crop, once turned, lies in the first.
+        dx: int32 (P,), likewise.
+        turn: uint8 (P,), 0..7, what has to be done to the second crop so that it fits.
+        area: int64 (P,), pixels that the two share.
     """
 
     first: np.ndarray
@@ -38,16 +44,19 @@ class Pairs:
         return len(self.first)
 
     def __getitem__(self, rows: np.ndarray) -> "Pairs":
-        """Keep some of the pairs: `rows` are indices or a mask."""
+        """Choose pairs: `rows` are indices or a mask."""
         return _rows(self, rows)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where N crops lie: each group of connected crops in a frame of its own, its first crop upright at (0, 0).
+    """Where N crops lie, each group of connected crops in another frame, its first crop upright at (0, 0).
 
-    group: int64 (N,), numbered by first appearance
-    turn: uint8 (N,), what is done to the crop; then its top left corner lies at y, x: int64 (N,), pixels
+    Attributes:
+        group: int64 (N,), numbered by first appearance.
+        turn: uint8 (N,), what is done to the crop before it is laid down.
+        y: int64 (N,), pixels, of its top left corner then.
+        x: int64 (N,), likewise.
     """
 
     group: np.ndarray
@@ -57,17 +66,12 @@ class Layout:
 
 
 def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, threads: int = 2) -> Pairs:
-    """Find all pairs of crops that share pixels, as `Pairs`; indices run on through `parts`.
-
-    parts: uint8, (N, H, W, C), one or more (train, test) with the same H, W, C; memory-mapped ones are read in chunks
-    window: side of the hashed windows, pixels, 4..256; smaller ones find smaller overlaps, in more time and memory
-    border: pixels along the edges that may differ because each crop was enlarged or compressed on its own; 0: none may
-    threads: of the hashing; the result doesn't depend on them
+    """Find all pairs of crops that share pixels.
 
     Exact: what `area` counts is equal in every pixel. That is the whole overlap, whatever its size, or, where that
     isn't equal, the overlap without a `border` on each side, if it is no smaller than a window and not flat.
     Complete: for overlaps of at least 2 `window` x 2 `window` pixels (in crops smaller than 3 `window`, of at least
-    (H + `window`) / 2 pixels a side) that are not flat or mirror-symmetric throughout; and down to one pixel between
+    (H + `window`) / 2 pixels per side) that are not flat or mirror-symmetric throughout; and down to one pixel between
     crops that other overlaps connect. So what may be missed is a sliver that alone joins two groups.
     Windows with a standard deviation below 4 grey levels in the middle channel are background and join nothing.
 
@@ -75,8 +79,18 @@ def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, thre
     with the first. Likewise a pattern that many different crops hold (a logo) is only compared with 16 others.
     Time and memory grow linearly with the crops and the pairs.
 
-    Raises InputError where crops are smaller than `window`, ValueError for arrays of another kind.
-    Source of the selection: Schleimer et al. 2003, "Winnowing: local algorithms for document fingerprinting", in 2D.
+    Args:
+        *parts: uint8 (N, H, W, C), one or more (train, test) with the same H, W, C; indices run on through them;
+            memory-mapped ones are read in chunks.
+        window: Side of the hashed windows, pixels, 4..256; smaller ones find smaller overlaps, in more time and memory.
+        border: Pixels along the edges that may differ because each crop was enlarged or compressed by itself; 0: none.
+        threads: Of the hashing; the result doesn't depend on them.
+
+    Raises:
+        InputError: Crops are smaller than `window`.
+        ValueError: Arrays of another kind, or `window` out of range.
+
+    Source: Schleimer et al. 2003, "Winnowing: local algorithms for document fingerprinting", for the selection, in 2D.
     """
     parts = tuple(np.asarray(part) for part in parts)  # views of memory maps: slicing np.memmap itself is slow
     check(parts, window)
@@ -87,16 +101,16 @@ def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, thre
     windows, first_copy, copies = fingerprint(parts, window, threads)
     late = np.flatnonzero((copies > 0) & np.isin(np.arange(len(crops)), windows.crop))  # flat crops have no windows
     if len(late):
-        windows = _rows(windows, copies[windows.crop] < REACH)
-    found = _verified(crops, _candidates(windows, shape, window), window, border)
+        windows = _rows(windows, copies[windows.crop] < MAX_MATCHES_PER_HASH)
+    verified = _verified(crops, _candidates(windows, shape, window), window, border)
     zeros = np.zeros(len(late), np.int64)
-    found = _merged(found, _pairs(first_copy[late], late, zeros, zeros, zeros, shape))
-    rest = _laid_over(found, layout(found, len(crops), shape), copies < REACH, shape)
-    return _merged(found, _verified(crops, rest, window, border))
+    verified = _merged(verified, _pairs(first_copy[late], late, zeros, zeros, zeros, shape))
+    rest = _laid_over(verified, layout(verified, len(crops), shape), copies < MAX_MATCHES_PER_HASH, shape)
+    return _merged(verified, _verified(crops, rest, window, border))
 
 
 def save_pairs(path: Path, pairs: Pairs) -> None:
-    """Write the columns of `pairs` as an .npz."""
+    """Write the columns of `pairs` to `path`, an .npz."""
     with atomic_write(path) as temporary:
         np.savez(temporary, **{field.name: getattr(pairs, field.name) for field in fields(pairs)})
 
@@ -108,7 +122,15 @@ def load_pairs(path: Path) -> Pairs:
 
 
 def groups(pairs: Pairs, n: int) -> np.ndarray:
-    """Number the groups of crops that pairs connect: int64 (n,), by first appearance; single crops are groups too."""
+    """Number the groups of crops that pairs connect.
+
+    Args:
+        pairs: Of the crops.
+        n: Number of crops.
+
+    Returns:
+        int64 (n,), numbered by first appearance; single crops are groups too.
+    """
     return joined(pairs.first, pairs.second, n)
 
 
@@ -121,7 +143,13 @@ def joined(first: np.ndarray, second: np.ndarray, n: int) -> np.ndarray:
 
 
 def layout(pairs: Pairs, n: int, shape: tuple[int, int]) -> Layout:
-    """Lay out `n` crops of `shape` (H, W) by a spanning tree of their pairs."""
+    """Lay out crops by a spanning tree of their pairs.
+
+    Args:
+        pairs: Of the crops.
+        n: Number of crops.
+        shape: (H, W) of a crop.
+    """
     group = groups(pairs, n)
     roots = np.unique(group, return_index=True)[1]
     # One more node, joined to the first crop of each group, lets a single search walk all groups.
@@ -146,17 +174,18 @@ def layout(pairs: Pairs, n: int, shape: tuple[int, int]) -> Layout:
     return Layout(group, turn, y, x)
 
 
-def _rows(table, rows: np.ndarray):
-    """Keep some rows of a dataclass of columns."""
-    return type(table)(*(getattr(table, field.name)[rows] for field in fields(table)))
+def _rows(table: Table, rows: np.ndarray) -> Table:
+    """Choose rows of a dataclass of columns."""
+    columns: dict[str, Any] = {field.name: getattr(table, field.name)[rows] for field in fields(table)}
+    return type(table)(**columns)
 
 
 def _candidates(windows: Windows, shape: tuple[int, int], window: int) -> Pairs:
     """Pair crops that hold windows of equal hash; those that agree on the offset come once."""
     order = np.argsort(windows.key, kind="stable")
     key = windows.key[order]
-    found = _pairs(*np.zeros((5, 0), np.int64), shape)
-    for step in range(1, REACH + 1):
+    candidates = _no_pairs(shape)
+    for step in range(1, MAX_MATCHES_PER_HASH + 1):
         equal = np.flatnonzero(key[step:] == key[:-step])  # crops come in order: the first index is the smaller one
         if not len(equal):
             break
@@ -166,8 +195,8 @@ def _candidates(windows: Windows, shape: tuple[int, int], window: int) -> Pairs:
         turn = COMPOSE[INVERSE[windows.upright[a]], windows.upright[b]]
         y, x = moved_to(turn, windows.y[b], windows.x[b], (window, window), shape)
         new = _pairs(windows.crop[a], windows.crop[b], windows.y[a] - y, windows.x[a] - x, turn, shape)
-        found = _merged(found, new, best=False)
-    return found
+        candidates = _merged(candidates, new, best=False)
+    return candidates
 
 
 def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int, int]) -> Pairs:
@@ -175,21 +204,22 @@ def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int,
     rows = np.flatnonzero(take)
     group, turn, y, x = placed.group[rows], placed.turn[rows], placed.y[rows], placed.x[rows]
     height, width = turned_shape(turn, shape)
-    cell = max(shape)
-    grid_y, grid_x = (axis // cell - (axis // cell).min(initial=0) + 1 for axis in (y, x))  # neighbours stay above 0
-    columns = grid_x.max(initial=0) + 2
-    where = (group * (grid_y.max(initial=0) + 2) + grid_y) * columns + grid_x
-    order = np.argsort(where, kind="stable")
-    cells = where[order]
+    side = max(shape)  # of a bin: what lies over a crop is in its bin or beside it
+    bin_y, bin_x = (axis // side - (axis // side).min(initial=0) + 1 for axis in (y, x))  # neighbours stay above 0
+    columns = bin_x.max(initial=0) + 2
+    bins = (group * (bin_y.max(initial=0) + 2) + bin_y) * columns + bin_x
+    order = np.argsort(bins, kind="stable")
+    bins = bins[order]
     n = len(take)
     known = pairs.first * n + pairs.second
-    found = _pairs(*np.zeros((5, 0), np.int64), shape)
+    laid_over = _no_pairs(shape)
     for dy, dx in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
-        start, end = (np.searchsorted(cells, cells + dy * columns + dx, side) for side in ("left", "right"))
+        beside = bins + dy * columns + dx
+        start, end = np.searchsorted(bins, beside, "left"), np.searchsorted(bins, beside, "right")
         if dy == dx == 0:
-            start = np.arange(len(cells)) + 1
+            start = np.arange(len(bins)) + 1
         count = end - start
-        i = np.repeat(np.arange(len(cells)), count)
+        i = np.repeat(np.arange(len(bins)), count)
         j = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count) + start[i]
         i, j = np.sort(np.stack([order[i], order[j]]), axis=0)
         over = (
@@ -198,32 +228,43 @@ def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int,
         over[over] = ~np.isin(rows[i[over]] * n + rows[j[over]], known)
         i, j = i[over], j[over]
         back = INVERSE[turn[i]]
-        at = moved_to(back, y[j] - y[i], x[j] - x[i], (height[j], width[j]), (height[i], width[i]))
-        found = _merged(found, _pairs(rows[i], rows[j], *at, COMPOSE[back, turn[j]], shape))
-    return found
+        moved_y, moved_x = moved_to(back, y[j] - y[i], x[j] - x[i], (height[j], width[j]), (height[i], width[i]))
+        laid_over = _merged(laid_over, _pairs(rows[i], rows[j], moved_y, moved_x, COMPOSE[back, turn[j]], shape))
+    return laid_over
 
 
 def _verified(crops: list[np.ndarray], pairs: Pairs, window: int, border: int) -> Pairs:
-    """Keep the pairs whose overlap is equal in every pixel, or in all but a border; of two crops the largest."""
+    """Return the pairs whose overlap is equal in every pixel, or in all but a border; of two crops the largest."""
     height, width = crops[0].shape[:2] if crops else (0, 0)
     area = np.zeros(len(pairs), np.int64)
     columns = (column.tolist() for column in (pairs.first, pairs.second, pairs.dy, pairs.dx, pairs.turn))
     for row, (first, second, dy, dx, turn) in enumerate(zip(*columns, strict=True)):
-        one, other = crops[first], crops[second]
+        upright, fitted = crops[first], crops[second]
         if turn:
-            other = turned(other, turn)
-        one = one[max(dy, 0) : dy + other.shape[0], max(dx, 0) : dx + other.shape[1]]
-        other = other[max(-dy, 0) : height - dy, max(-dx, 0) : width - dx]
-        if not (one == other).all():
-            one, other = (each[border : len(each) - border, border : each.shape[1] - border] for each in (one, other))
-            # What is left must be proof on its own: as large as a window, and not flat.
-            if min(one.shape[:2]) < window or not (one == other).all() or is_flat(one[..., one.shape[2] // 2]):
+            fitted = turned(fitted, turn)
+        shared = upright[max(dy, 0) : dy + fitted.shape[0], max(dx, 0) : dx + fitted.shape[1]]
+        fitted = fitted[max(-dy, 0) : height - dy, max(-dx, 0) : width - dx]
+        if not (shared == fitted).all():
+            inside = slice(border, len(shared) - border), slice(border, shared.shape[1] - border)
+            shared, fitted = shared[inside], fitted[inside]
+            # What is left must be proof without the border: as large as a window, and not flat.
+            if min(shared.shape[:2]) < window or not (shared == fitted).all():
                 continue
-        area[row] = one.shape[0] * one.shape[1]
+            if is_flat(shared[..., shared.shape[2] // 2]):
+                continue
+        area[row] = shared.shape[0] * shared.shape[1]
     return _merged(replace(pairs, area=area)[area > 0])
 
 
-def _pairs(first, second, dy, dx, turn, shape: tuple[int, int]) -> Pairs:
+def _no_pairs(shape: tuple[int, int]) -> Pairs:
+    none = np.zeros(0, np.int64)
+    return _pairs(none, none, none, none, none, shape)
+
+
+def _pairs(
+    first: np.ndarray, second: np.ndarray, dy: np.ndarray, dx: np.ndarray, turn: np.ndarray, shape: tuple[int, int]
+) -> Pairs:
+    """Return pairs of crops of `shape` with the area of their overlap."""
     height, width = turned_shape(turn, shape)
     tall = np.minimum(shape[0], dy + height) - np.maximum(dy, 0)
     wide = np.minimum(shape[1], dx + width) - np.maximum(dx, 0)
@@ -237,16 +278,17 @@ def _pairs(first, second, dy, dx, turn, shape: tuple[int, int]) -> Pairs:
     )
 
 
-def _merged(*several: Pairs, best: bool = True) -> Pairs:
+def _merged(*tables: Pairs, best: bool = True) -> Pairs:
     """Put pairs together and sort them, without copies; with `best` only the largest overlap of any two crops."""
-    pairs = Pairs(*(np.concatenate([getattr(each, field.name) for each in several]) for field in fields(Pairs)))
+    columns = {field.name: np.concatenate([getattr(table, field.name) for table in tables]) for field in fields(Pairs)}
+    pairs = Pairs(**columns)
     ends = pairs.first << 32 | pairs.second
-    # One number for the place: offsets stay below 2**20, as no crop is larger.
-    place = ((pairs.dy + (1 << 20)).astype(np.int64) << 21 | pairs.dx + (1 << 20)) << 3 | pairs.turn
-    order = np.lexsort((place, -pairs.area, ends))
-    ends, place = ends[order], place[order]
+    # Offset and turn as one number: offsets stay below 2**20, as no crop is larger.
+    fit = ((pairs.dy + (1 << 20)).astype(np.int64) << 21 | pairs.dx + (1 << 20)) << 3 | pairs.turn
+    order = np.lexsort((fit, -pairs.area, ends))
+    ends, fit = ends[order], fit[order]
     new = np.ones(len(order), bool)
     new[1:] = ends[1:] != ends[:-1]
     if not best:
-        new[1:] |= place[1:] != place[:-1]
+        new[1:] |= fit[1:] != fit[:-1]
     return pairs[order[new]]

@@ -38,11 +38,11 @@ def split_crops(crops: pd.DataFrame, pairs: Pairs, n_test: int, settings: Split,
         crops: One row per crop: Filename, Label and, where it is known, Group.
         pairs: Of crops that share pixels, the N labelled ones numbered first, then the `n_test` others.
         n_test: Crops to predict.
-        settings: Number of folds, what is kept together, seed.
+        settings: The section `split` of params.yaml.
         on_sample: Whether these are the built-in sample's crops, of which fewer folds are held out.
 
     Raises:
-        InputError: Where groups are asked for and there are none, too few groups hold a class, or the split leaks.
+        InputError: Groups are asked for and there are none, too few groups hold a class, or the split leaks.
     """
     n = len(crops)
     labels, single = crops["Label"].to_numpy(), np.arange(n)

@@ -11,12 +11,22 @@ from nuclei.errors import InputError
 from nuclei.splitting.dihedral import UPRIGHT
 
 FLAT = 4.0  # grey levels: windows with a lower standard deviation are background, which repeats
-REACH = 16  # a window is compared with this many others of the same hash; more of them would be a quadratic number
-CHUNK = 160_000  # pixels hashed at once: the intermediate arrays stay in the cache
+MAX_MATCHES_PER_HASH = 16  # others that a window is compared with; all of them would be a quadratic number
+PIXELS_AT_ONCE = 160_000  # that are hashed: the intermediate arrays stay in the cache
 NEVER = np.uint32(2**32 - 1)  # the hash of windows that are not looked at
 
 
 def check(parts: tuple[np.ndarray, ...], least: int) -> None:
+    """Look whether crops can be compared.
+
+    Args:
+        parts: One or more, expected uint8 (N, H, W, C) with the same H, W, C.
+        least: Pixels per side that they need.
+
+    Raises:
+        InputError: They are smaller.
+        ValueError: They are of another kind.
+    """
     if not parts or any(
         part.ndim != 4 or part.dtype != np.uint8 or part.shape[1:] != parts[0].shape[1:] for part in parts
     ):
@@ -30,9 +40,16 @@ def check(parts: tuple[np.ndarray, ...], least: int) -> None:
 
 
 def is_flat(grey: np.ndarray, deviation: float = FLAT) -> np.ndarray:
-    """Tell whether integer values (..., H, W) deviate by less than `deviation` from their mean: bool (...).
+    """Tell which images are background.
 
     In sums of integers, which are exact in any order: a rounded mean would put the limit itself on either side.
+
+    Args:
+        grey: Integer values (..., H, W).
+        deviation: Standard deviation below which an image is flat.
+
+    Returns:
+        bool (...).
     """
     values = grey.reshape(*grey.shape[:-2], -1).astype(np.float64)
     count = values.shape[-1]
@@ -41,10 +58,14 @@ def is_flat(grey: np.ndarray, deviation: float = FLAT) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Windows:
-    """The selected windows, in the order of their crops: key uint64, crop int64, y and x int32, upright uint8, (M,).
+    """M selected windows, in the order of their crops.
 
-    key: hash of the content that is the same for all eight turns
-    upright: the turn that brings the content into the position common to all eight
+    Attributes:
+        key: uint64 (M,), hash of the content that is the same for all eight turns.
+        crop: int64 (M,).
+        y: int32 (M,), pixels, of the top left corner in the crop.
+        x: int32 (M,), likewise.
+        upright: uint8 (M,), the turn that brings the content into the position common to all eight.
     """
 
     key: np.ndarray
@@ -55,9 +76,18 @@ class Windows:
 
 
 def fingerprint(parts: tuple[np.ndarray, ...], window: int, threads: int) -> tuple[Windows, np.ndarray, np.ndarray]:
-    """Select windows. Also tells for each crop (int64, (N,)) its first copy, and how many copies come before it."""
+    """Select windows, and find identical crops.
+
+    Args:
+        parts: uint8 (N, H, W, C) each.
+        window: Side of a window, pixels.
+        threads: Of the hashing.
+
+    Returns:
+        The windows; for each crop, its first copy, int64 (N,), and how many copies come before it, int64 (N,).
+    """
     height, width = parts[0].shape[1:3]
-    step = max(1, CHUNK // (height * width))
+    step = max(1, PIXELS_AT_ONCE // (height * width))
     chunks = [part[start : start + step] for part in parts for start in range(0, len(part), step)]
     starts = np.cumsum([0, *map(len, chunks)])
     with ThreadPoolExecutor(threads) as pool:
@@ -75,14 +105,14 @@ def fingerprint(parts: tuple[np.ndarray, ...], window: int, threads: int) -> tup
 
 
 def _digests(crops: np.ndarray) -> np.ndarray:
-    digests = (hashlib.blake2b(np.ascontiguousarray(crop), digest_size=16).digest() for crop in crops)
+    digests = (hashlib.blake2b(np.ascontiguousarray(crop).data, digest_size=16).digest() for crop in crops)
     return np.array([np.frombuffer(digest, "V16")[0] for digest in digests], "V16")
 
 
 def _selected(crops: np.ndarray, window: int) -> tuple[np.ndarray, ...]:
-    """Hash every window of a few crops and select some: the columns of `Windows`.
+    """Hash every window of a few crops and select a part of them: the columns of `Windows`.
 
-    A window is selected where it has the smallest hash of some square of windows. Two crops that share a whole square
+    A window is selected where it has the smallest hash of a square of windows. Two crops that share a whole square
     select the same window in it. Flat windows are never selected, nor symmetric ones: those could not tell the turn.
     """
     # Crops last: all shifts below are slices of leading axes, each a run of contiguous memory.
@@ -100,7 +130,7 @@ def _selected(crops: np.ndarray, window: int) -> tuple[np.ndarray, ...]:
     height, width = (size - window + 1 for size in crops.shape[1:3])
     far = window - 2 - side
     corner = [quarter[y : y + height, x : x + width] for y in (0, far) for x in (0, far)]
-    # Flips and turns exchange the two diagonals or leave them: what is symmetric in them is the same for all eight.
+    # Flips and rotations exchange the two diagonals or leave them: what is symmetric in them is the same for all eight.
     falling, rising = corner[0] + corner[3], corner[1] + corner[2]
     code = _mixed(falling * rising)
     green = channels[len(channels) // 2]
@@ -137,15 +167,14 @@ def _box(values: np.ndarray, size: int) -> np.ndarray:
     """Sum the `size` x `size` values right of and below each, modulo 2**32: (H, W, N) to (H-size+1, W-size+1, N)."""
     for _ in range(2):
         length = len(values) - size + 1
-        total, offset, power = None, 0, values  # power: sums of 1, 2, 4, ... neighbours
+        sums, offset, power = [], 0, values  # power: sums of 1, 2, 4, ... neighbours
         for bit in range(size.bit_length()):
             if size >> bit & 1:
-                part = power[offset : offset + length]
-                total = part if total is None else total + part
+                sums.append(power[offset : offset + length])
                 offset += 1 << bit
             if size >> bit > 1:
                 power = power[: -(1 << bit)] + power[1 << bit :]
-        values = total.swapaxes(0, 1)
+        values = reduce(np.add, sums).swapaxes(0, 1)
     return values
 
 

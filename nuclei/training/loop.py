@@ -55,7 +55,13 @@ class Epoch(NamedTuple):
 
 
 def training_steps(crops: int, batch_size: int, epochs: float) -> int:
-    """Return how many optimizer steps `epochs` passes over `crops` take; what is left of the last batch is dropped."""
+    """Return how many optimizer steps a training takes, 1 or more; crops that fill no batch are dropped.
+
+    Args:
+        crops: Number of crops.
+        batch_size: Crops per step.
+        epochs: Passes over the crops, above 0; may be a fraction.
+    """
     return max(round(epochs * max(crops // batch_size, 1)), 1)
 
 
@@ -82,6 +88,9 @@ def fit(
         device: What computes.
         resume_from: The state of an earlier epoch, or what is no such state, which is passed over; None: no states are
             yielded.
+
+    Yields:
+        Every epoch, those before `resume_from` too.
     """
     network.to(device)
     labels = torch.from_numpy(train_set.labels)
@@ -99,14 +108,13 @@ def fit(
     class_weights = torch.from_numpy(weights).float().to(device)
     # A balanced network learns that all classes are equally frequent, and is corrected (Saerens et al. 2002, eq. 4).
     offsets = np.log(len(share) * share.clip(min=1e-9)) if config.train.balance != "none" else np.zeros(len(share))
-    parts = {"network": network, "optimizer": optimizer, "schedule": schedule} | (
-        {"average": average} if average else {}
-    )
+    stateful: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    stateful |= {"average": average} if average else {}
     key = "" if resume_from is None else _fingerprint(network, train_set, heldout_set, config, device)
     state = unpack(resume_from, key) if resume_from else None
-    if state:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+    if resume_from and state:
+        for name, item in stateful.items():
+            item.load_state_dict(state[name])
         for scores in state["epochs"]:
             yield Epoch(scores, resume_from if scores is state["epochs"][-1] else b"")
     curves: list[dict[str, float]] = state["epochs"] if state else []
@@ -142,7 +150,7 @@ def fit(
             scores |= score_heldout(logits + offsets, heldout_set.labels)
         curves = [*curves, scores]
         if resume_from is not None:
-            packed = pack(key, {name: part.state_dict() for name, part in parts.items()} | {"epochs": curves})
+            packed = pack(key, {name: item.state_dict() for name, item in stateful.items()} | {"epochs": curves})
         yield Epoch(scores, packed if resume_from is not None else b"")
     if average:
         network.load_state_dict(average.module.state_dict())
@@ -151,14 +159,28 @@ def fit(
 
 
 def lr_factor(step: int, warmup: int, steps: int) -> float:
-    """Return the share of the peak learning rate at `step`: a line up, a cosine down (Loshchilov & Hutter 2017)."""
+    """Return the share of the peak learning rate, in [0, 1]: a line up, a cosine down (Loshchilov & Hutter 2017).
+
+    Args:
+        step: From 0.
+        warmup: Steps in which it rises.
+        steps: In all.
+    """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 def score_heldout(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Score logits (N, K) without label smoothing or class weights; infinitely bad where training diverged."""
+    """Score held-out crops without label smoothing or class weights.
+
+    Args:
+        logits: float (N, K); where any is not finite, training diverged, and the loss is infinite.
+        labels: int64 (N,).
+
+    Returns:
+        heldout_loss in nats; heldout_accuracy, heldout_balanced_accuracy in [0, 1].
+    """
     if not np.isfinite(logits).all():
         return {"heldout_loss": np.inf, "heldout_accuracy": 0.0, "heldout_balanced_accuracy": 0.0}
     correct, crops = logits.argmax(axis=1) == labels, np.bincount(labels)

@@ -22,25 +22,37 @@ CODE = ("models", "training", "crops.py", "device.py", "task.py")
 
 
 def fingerprint(arrays: Iterable[np.ndarray], *settings: Any) -> str:
-    """Hash what a training comes from: arrays, settings (by their repr), code, versions of packages, threads."""
+    """Hash what a training comes from; code, versions of packages and the number of threads are among it.
+
+    Args:
+        arrays: Of any shape and type.
+        *settings: Anything whose repr says what it is.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr([settings, [version(name) for name in PACKAGES], torch.get_num_threads()]).encode())
     package = Path(nuclei.__file__).parent
-    for path in sorted(path for name in CODE for path in [package / name, *(package / name).rglob("*.py")]):
+    paths = {path for name in CODE for path in [package / name, *(package / name).rglob("*.py")]}
+    for path in sorted(paths):
         if path.is_file():
             digest.update(path.read_bytes())
     for array in arrays:
         digest.update(repr((array.shape, array.dtype)).encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def pack(key: str, state: Any) -> bytes:
-    """Turn `state`, nested mappings and lists of tensors and of what JSON holds, into the bytes of a safetensors file.
+    """Turn nested mappings and lists of tensors, and of what JSON holds, into a safetensors file.
 
     Args:
         key: The fingerprint of what the state belongs to.
         state: Its mappings may have numbers as keys.
+
+    Returns:
+        The bytes of the file.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"key": key, "state": _pack(state, tensors)})  # fills `tensors`
@@ -48,7 +60,15 @@ def pack(key: str, state: Any) -> bytes:
 
 
 def unpack(data: bytes, key: str) -> Any:
-    """Return what was packed under the same `key`, tensors on the CPU; None where it is anything else."""
+    """Return what `pack` was given.
+
+    Args:
+        data: Anything, also what `pack` did not return.
+        key: The fingerprint that is expected.
+
+    Returns:
+        The state, tensors on the CPU; None where it was packed under another key, or not packed.
+    """
     try:
         length = int.from_bytes(data[:8], "little")
         packed = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
@@ -60,13 +80,18 @@ def unpack(data: bytes, key: str) -> Any:
 
 
 def write_state(path: Path, data: bytes) -> None:
-    """Write what `pack` returned, whole or not at all."""
+    """Write a state, whole or not at all.
+
+    Args:
+        path: Of the file.
+        data: What `pack` returned.
+    """
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
 def read_state(path: Path) -> bytes:
-    """Return the bytes of `path`, none where it cannot be read."""
+    """Return the bytes of the file `path`; no bytes where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -93,6 +118,6 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return value
     if "tensor" in value:
         flat = tensors[value["tensor"]]
-        # The fused optimizer takes it for granted that its averages lie in memory as the weights do.
+        # The fused optimizer needs its moving averages in the memory layout of the weights.
         return torch.empty_strided(flat.shape, value["strides"], dtype=flat.dtype).copy_(flat)
     return dict(zip(value["keys"], (_unpack(item, tensors) for item in value["values"]), strict=True))

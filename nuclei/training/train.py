@@ -125,7 +125,7 @@ def train_folds(
         on_epoch: Called with the learning curves so far, after every epoch of any network.
 
     Raises:
-        InputError: Where training diverged, or no machine has room for one network.
+        InputError: Training diverged, or no machine has room for a network.
     """
     keys: list[int | str] = [*crops.held_out, ALL_CROPS]
     steps = {key: _config_of(network, crops, key).config.steps for key in keys}
@@ -150,13 +150,18 @@ def train_folds(
             on_epoch(_table(curves))
     rows = np.flatnonzero(np.isin(crops.folds, crops.held_out))
     logits = {kind: _in_order(results, crops.folds, kind) for kind in ("averaged", "single")}
-    out_of_fold = OutOfFold(rows, **logits)
+    out_of_fold = OutOfFold(rows, logits["averaged"], logits["single"])
     models = {key: _model(network, results[key], out_of_fold, crops, key) for key in keys}
     return Trained(models, out_of_fold, _table(curves))
 
 
 def save_trained(folder: Path, trained: Trained) -> None:
-    """Write fold_<number>.safetensors of each held-out fold, final.safetensors, and out_of_fold.npz into `folder`."""
+    """Write the models and logits: fold_<number>.safetensors, final.safetensors, out_of_fold.npz.
+
+    Args:
+        folder: Of one network; what an earlier run wrote there is replaced.
+        trained: What `train_folds` returned.
+    """
     with atomic_directory(folder, replace=True) as temporary:
         for key, model in trained.models.items():
             save_model(temporary / ("final.safetensors" if key == ALL_CROPS else f"fold_{key}.safetensors"), model)

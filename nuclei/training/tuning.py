@@ -58,7 +58,15 @@ def inner_split(crops: FoldedCrops) -> tuple[LabelledCrops, LabelledCrops]:
 
 
 def draw_trials(name: str, params: Params) -> list[Trial]:
-    """Draw the first rung of the network `name`: lr (log-uniform), batch_size and its search space, with values."""
+    """Draw the trials of the first rung.
+
+    Args:
+        name: A key of `nuclei.task.NETWORKS`.
+        params: The section `tune` says what is drawn from.
+
+    Returns:
+        model, trial, lr (log-uniform), batch_size, and a value for each key of the network's search space.
+    """
     settings = params.tune
     rng = np.random.default_rng((settings.seed, *hashlib.blake2b(name.encode(), digest_size=8).digest()))
     low, high = np.log(settings.lr.low), np.log(settings.lr.high)
@@ -73,13 +81,19 @@ def draw_trials(name: str, params: Params) -> list[Trial]:
 
 
 def rung_steps(name: str, crops: int, params: Params) -> list[int]:
-    """Return the optimizer steps of each rung, the same for every batch size: rungs compare settings, not steps."""
+    """Return the optimizer steps of each rung, the same for every batch size: rungs compare settings, not steps.
+
+    Args:
+        name: A key of `nuclei.task.NETWORKS`.
+        crops: Number of crops that a trial trains on.
+        params: The section `tune`, and the network's number of epochs.
+    """
     epochs = getattr(params, NETWORKS[name].training).epochs
     return [training_steps(crops, max(params.tune.batch_size), share * epochs) for share in params.tune.rungs]
 
 
 def search(names: list[str], data: SearchData, resume_dir: Path) -> dict[str, pd.DataFrame]:
-    """Search for each of the networks `names` at once; return the table of all its trials, the winner first.
+    """Search the hyper-parameters of several networks at once.
 
     Each rung trains its trials afresh, each with a whole learning-rate schedule, and hands the best of each network on
     to the next, longer one (synchronous successive halving, Jamieson & Talwalkar 2016). Trials share nothing, so
@@ -91,18 +105,19 @@ def search(names: list[str], data: SearchData, resume_dir: Path) -> dict[str, pd
         resume_dir: Folder for the results of trials; the same search, interrupted, runs only the others.
 
     Returns:
-        Columns model, trial, lr, batch_size, the search space, rung, steps, crops (seen in training) and `SCORES`.
+        By network, one row per trial and rung, the winner first: model, trial, lr, batch_size, the search space, rung,
+        steps, crops (seen in training) and `SCORES`.
 
     Raises:
-        InputError: Where no machine has room for a trial.
+        InputError: No machine has room for a trial.
     """
     settings = data.params.tune
     steps = {name: rung_steps(name, len(data.train_set), data.params) for name in names}
     trials = [trial for name in names for trial in draw_trials(name, data.params)]
     arrays = [value.numpy() for value in data.pretrained.values()]
     arrays += [data.train_set.crops, data.train_set.labels, data.inner_set.crops, data.inner_set.labels]
-    shapes = [architecture_class(trial["model"]).from_params(data.params, trial) for trial in trials]
-    key = fingerprint(arrays, trials, shapes, steps, data.params.train, data.params.device, settings)
+    architectures = [architecture_class(trial["model"]).from_params(data.params, trial) for trial in trials]
+    key = fingerprint(arrays, trials, architectures, steps, data.params.train, data.params.device, settings)
     results = TrialResults(resume_dir / "trials.safetensors", key)
     with ray_cluster():
         worker_slots(settings.cpus_per_trial, settings.gpus_per_trial, "tune.cpus_per_trial and gpus_per_trial")
@@ -172,6 +187,7 @@ class SuccessiveHalving(Searcher):
         self.rungs = len(next(iter(steps.values())))
         self.running: dict[str, Trial] = {}
         self.finished: list[Trial] = []
+        self.pending: list[Trial] = []
         self.steps_done = 0
         self._start_rung(0, trials)
 
@@ -179,7 +195,7 @@ class SuccessiveHalving(Searcher):
         """Leave the bar out: Ray pickles the searcher, and what a bar writes to may be anything (a notebook's cell)."""
         return {name: value for name, value in vars(self).items() if name != "progress"}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         """Return the next trial, None while others run, FINISHED at the end (see Ray's `Searcher`)."""
         if self.pending:
             self.running[trial_id] = self.pending.pop(0)
@@ -187,7 +203,7 @@ class SuccessiveHalving(Searcher):
         return None if self.running else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take a trial's scores; after the last one of a rung, start the next."""
+        """Take the scores of a trial, and start the next rung after the last trial of this one (see `Searcher`)."""
         trial = self.running.pop(trial_id)
         if error or result is None:
             self.pending = []  # the search is lost: start no more
@@ -198,7 +214,7 @@ class SuccessiveHalving(Searcher):
         self._end_rung()
 
     def _start_rung(self, rung: int, trials: list[Trial]) -> None:
-        """Start `rung` with `trials`; an interrupted run may have finished some of them."""
+        """Start `rung` with `trials`, those of them that an interrupted run has not finished."""
         self.rung = rung
         self.trials = [self._in_rung(trial, rung) for trial in trials]
         self.pending = [trial for trial in self.trials if trial not in self.results]
@@ -241,7 +257,7 @@ class TrialResults:
         return self.scores[json.dumps(trial)]
 
     def add(self, trial: Trial, scores: dict[str, float]) -> None:
-        """Save the scores of a trial, and print them as a line."""
+        """Save the scores of a trial, by their names, and print them as a line."""
         self.scores[json.dumps(trial)] = scores
         write_state(self.path, pack(self.key, self.scores))
         settings = ", ".join(f"{key} {value}" for key, value in trial.items() if key not in ("model", "rung", "trial"))
@@ -253,7 +269,15 @@ class TrialResults:
 
 
 def winner(table: pd.DataFrame, params: Params) -> dict[str, Any]:
-    """Return what the search chose for one network: lr, batch_size and its search space, from its table of trials."""
+    """Return what the search chose for one network.
+
+    Args:
+        table: Its trials, as `search` returns them.
+        params: All parameters.
+
+    Returns:
+        lr, batch_size, and a value for each key of the network's search space.
+    """
     best = table.iloc[0]
     searched = architecture_class(best["model"]).search_space(params)
     return {"lr": float(best["lr"])} | {key: int(best[key]) for key in ("batch_size", *searched)}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nuclei.evaluation.review import label_issues
+from nuclei.evaluation.review import label_issues, worst_errors
 
 SHARES = (0.55, 0.3, 0.1, 0.05)  # of the classes: the last is rare
 
@@ -88,3 +88,20 @@ def test_a_class_without_labels_is_never_suggested():
     labels = np.array([0, 0, 1, 1])
     model = np.array([[0.8, 0.1, 0.1], [0.0, 0.0, 1.0], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]])
     assert label_issues(labels, {"cnn": model}).empty
+
+
+def two_class(chances):
+    """Probabilities (models, N, 2) from those of class 1."""
+    return np.stack([1 - np.array(chances), np.array(chances)], axis=2)
+
+
+def test_the_worst_errors_are_the_surest_wrong_answers_of_any_model():
+    labels = np.zeros(5, int)
+    probabilities = two_class([[0.6, 0.1, 0.9, 0.2, 0.0], [0.2, 0.7, 0.4, 0.1, 0.8]])
+    assert worst_errors(labels, probabilities, 3).tolist() == [2, 4, 1]
+    assert worst_errors(labels, probabilities, 9).tolist() == [2, 4, 1, 0]
+    assert worst_errors(labels, probabilities, 0).tolist() == []
+
+
+def test_without_an_error_there_is_no_worst_one():
+    assert worst_errors(np.array([1, 1]), two_class([[0.9, 0.8]]), 3).tolist() == []

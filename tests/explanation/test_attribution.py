@@ -17,8 +17,11 @@ from nuclei.explanation.explainable import (
     predict_single_view,
 )
 from nuclei.explanation.layer_cam import layer_cam, pixels_per_cell
+from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model
-from nuclei.models.networks import ResNet18, SmallCNN, build
+from nuclei.models.networks import build
+from nuclei.models.resnet import ResNet18
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.transforms import normalise
 from nuclei.params import Explain
 
@@ -62,7 +65,8 @@ def model(shape):
             generator = torch.Generator().manual_seed(module.num_features)
             module.running_mean = 0.1 * torch.randn(module.num_features, generator=generator)
             module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
-    return Model(network.train(), shape, 1.7)
+    averaged, single = Calibration(2.9), Calibration(1.7)  # maps are of single views
+    return Model("cnn", network.train(), shape, averaged, single)
 
 
 def baselines_of(crops):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from nuclei.evaluation.review import worst_errors
 from nuclei.explanation.examples import choose, draw
 
 
@@ -30,16 +29,7 @@ def test_another_seed_draws_other_crops_and_the_same_seed_the_same():
     assert len(draw(labels, 500, True, 0)) == 100
 
 
-def test_the_worst_errors_are_the_surest_wrong_answers_of_any_model():
-    labels = np.zeros(5, int)
-    probabilities = two_class([[0.6, 0.1, 0.9, 0.2, 0.0], [0.2, 0.7, 0.4, 0.1, 0.8]])
-    assert worst_errors(labels, probabilities, 3).tolist() == [2, 4, 1]
-    assert worst_errors(labels, probabilities, 9).tolist() == [2, 4, 1, 0]
-    assert worst_errors(labels, probabilities, 0).tolist() == []
-
-
-def test_without_an_error_there_is_no_worst_one():
-    assert worst_errors(np.array([1, 1]), two_class([[0.9, 0.8]]), 3).tolist() == []
+def test_without_an_error_only_the_sample_is_chosen():
     chosen = choose(np.array([1, 1]), two_class([[0.9, 0.8]]), 2, True, 4, seed=0)
     assert sorted(chosen.rows.tolist()) == [0, 1] and (chosen.drawn, chosen.errors.tolist()) == (2, [])
 

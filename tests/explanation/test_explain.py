@@ -2,15 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nuclei.explanation.galleries import draw_galleries
 
 from nuclei.device import Compute
 from nuclei.errors import InputError
 from nuclei.explanation.deletion_insertion import NULLS
 from nuclei.explanation.explain import explain_models, select_and_explain
 from nuclei.explanation.explainable import explainable, predict_single_view
+from nuclei.explanation.gallery import draw_galleries
+from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model
-from nuclei.models.networks import SmallCNN, build
+from nuclei.models.networks import build
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import Explain
 
 CPU = torch.device("cpu")
@@ -38,7 +40,7 @@ SHAPE = SmallCNN(3, (4, 4, 4, 4), (8, 8), 0.0)
 
 def model(seed):
     """A network with random weights that is surer than most of those are."""
-    return Model(build(SHAPE, seed).eval(), SHAPE, 0.05)
+    return Model("cnn", build(SHAPE, seed).eval(), SHAPE, averaged=Calibration(), single=Calibration(0.05))
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,12 @@ def explanation(data):
     models = {"cnn": {0: model(0), 1: model(1)}, "resnet": {0: model(2), 1: model(3)}}
     heldout = table[table["Fold"] < 2]
     rng = np.random.default_rng(1)
-    probabilities = {name: rng.dirichlet(np.ones(4), len(heldout)) for name in models}
-    return select_and_explain(crops, table, probabilities, models, CLASSES, SETTINGS, "float32", PLACE)
+    columns = [f"Probability_{label}" for label in range(4)]
+    predictions = {
+        name: pd.DataFrame(rng.dirichlet(np.ones(4), len(heldout)), columns=columns, index=heldout.index)
+        for name in models
+    }
+    return select_and_explain(crops, table, predictions, models, CLASSES, SETTINGS, "float32", PLACE)
 
 
 def test_only_held_out_crops_are_chosen_and_each_is_judged_by_its_folds_network(data, explanation):

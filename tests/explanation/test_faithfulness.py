@@ -19,10 +19,12 @@ from nuclei.explanation.faithfulness import (
     summarise,
 )
 from nuclei.explanation.segmentation import centre_disc
+from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model
-from nuclei.models.networks import SmallCNN, build
+from nuclei.models.networks import build
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import Explain, Train
-from nuclei.training.loop import Recipe, fit
+from nuclei.training.loop import TrainConfig, fit, training_steps
 
 CPU = torch.device("cpu")
 
@@ -282,6 +284,7 @@ def test_a_finding_says_no_more_than_follows(gains, error, random, groups, expec
 
 SHAPE = SmallCNN(channels=3, filters=(8, 8, 8, 8), widths=(8, 8), dropout=0.0)
 RULES = Train(
+    threads=1,
     weight_decay=0.0,
     warmup=0.1,
     label_smoothing=0.0,
@@ -325,9 +328,14 @@ def coloured_squares(n, seed):
 @pytest.fixture(scope="module")
 def trained():
     network = build(SHAPE, seed=0)
-    *_, last = fit(network, coloured_squares(512, seed=0), None, Recipe(0.005, 16, 6, 0, 0.0, RULES), CPU)
-    network.load_state_dict(last.weights)
-    return Model(network.eval(), SHAPE)
+    config = TrainConfig(lr=0.005, batch_size=16, steps=training_steps(512, 16, 6), seed=0, ema=0.0, train=RULES)
+    for _ in fit(network, coloured_squares(512, seed=0), None, config, CPU):
+        pass
+    return uncalibrated(network.eval())
+
+
+def uncalibrated(network):
+    return Model("cnn", network, SHAPE, averaged=Calibration(), single=Calibration())
 
 
 def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):
@@ -340,7 +348,7 @@ def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):
         return predict_single_view(network, crops, CPU, "float32")
 
     assert (predict(data.crops).argmax(axis=1) == data.labels).mean() > 0.8
-    networks = {"trained": trained} | {f"seed {seed}": Model(build(SHAPE, seed), SHAPE) for seed in range(1, 13)}
+    networks = {"trained": trained} | {f"seed {seed}": uncalibrated(build(SHAPE, seed)) for seed in range(1, 13)}
     maps = {
         f"{method}, {weights}": [own]
         for weights, network in networks.items()

@@ -9,7 +9,7 @@ CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint
 NUCLEI = np.zeros((2, 10, 10), bool)
 NUCLEI[:, 3:7, 3:7] = True
 MAPS = {
-    "cnn": {"occlusion_20": np.linspace(-1, 3, 200).reshape(2, 10, 10), "grad_cam": -np.ones((2, 10, 10))},
+    "cnn": {"occlusion_20": np.linspace(-1, 3, 200).reshape(2, 10, 10), "layer_cam": -np.ones((2, 10, 10))},
     "resnet": {"occlusion_20": np.zeros((2, 10, 10))},
 }
 CAPTIONS = {"cnn": ["muscle 0.9", "muscle 0.8"], "resnet": ["immune 0.7", "immune 0.6"]}
@@ -33,7 +33,7 @@ def test_attributions_have_a_row_a_crop_and_both_models_in_it():
     assert titles[:4] == ["one", "CNN\nmuscle 0.9", "", "ResNet18\nimmune 0.7"]
     assert titles[4:] == ["two", "CNN\nmuscle 0.8", "", "ResNet18\nimmune 0.6"]
     labels = [ax.get_xlabel() for ax in panels[4:]]
-    assert labels[1].startswith("occlusion 20\n±2.") and labels[2:] == ["Grad-CAM\n±1", "occlusion 20\n±0"]
+    assert labels[1].startswith("occlusion 20\n±2.") and labels[2:] == ["LayerCAM\n±1", "occlusion 20\n±0"]
     assert np.array_equal(panels[4].images[0].get_array(), CROPS[1])
     assert np.array_equal(panels[5].images[0].get_array(), CROPS[1].mean(axis=2))
     tops = [ax.get_position().y1 for ax in panels]
@@ -44,7 +44,7 @@ def test_heat_shows_its_sign_in_colour_and_its_strength_in_cover():
     heat = {
         ax.get_xlabel().split("\n")[0]: ax.images[-1] for ax in FIGURES["attributions"]().axes if len(ax.images) > 1
     }
-    against, nothing = heat["Grad-CAM"], heat["occlusion 20"]
+    against, nothing = heat["LayerCAM"], heat["occlusion 20"]
     assert (against.norm.vmin, against.norm.vmax) == (-1, 1)
     assert np.allclose(against.get_array(), -1) and np.allclose(against.get_alpha(), 0.9)
     assert (nothing.get_alpha() == 0).all()  # where a map is zero, the crop is seen as it is

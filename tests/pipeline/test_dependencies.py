@@ -1,6 +1,8 @@
 """Read from the code: what may import what, and what a stage imports and which parameters it uses, against dvc.yaml."""
 
 import ast
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from nuclei import params as schema
+from nuclei.task import NETWORKS
 from tools.clone import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -63,9 +66,15 @@ def needed(stage: dict) -> set[str]:
     """Return all files whose change can change what the stage writes: its code, and templates that its code fills."""
     path = script(stage)
     files = (imported(path) | {str(path.relative_to(ROOT))}) - NEVER
+    if "nuclei/models/networks.py" in files:  # which imports them by name
+        files |= {architecture_file(name) for name in NETWORKS}
     if "nuclei/report/page.py" in files:
         files |= {str(file.relative_to(ROOT)) for file in (ROOT / "nuclei/report/templates").iterdir()}
     return files
+
+
+def architecture_file(network: str) -> str:
+    return NETWORKS[network].architecture.rpartition(".")[0].replace(".", "/") + ".py"
 
 
 def covers(dep: str, file: str) -> bool:
@@ -104,23 +113,62 @@ def test_the_parameters_that_a_program_reads_are_those_of_params_yaml():
     assert schema.load_params(path).model_dump(mode="json") == yaml.safe_load(path.read_text())
 
 
-@pytest.mark.parametrize("name", [name for name in STAGES if name != "report"])  # it depends on params.yaml as a whole
-def test_all_parameters_that_a_stage_reads_are_declared(name):
-    """Its script, and what that imports, read parameters as attributes of `params`; `x = params.x`: all of x."""
-    paths = [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]
-    model = {"train_cnn": "cnn", "train_resnet": "resnet"}.get(name)
+SECTION = r"getattr\((?:\w+\.)?params, NETWORKS\[.*?\]\.training\)"  # the section of params.yaml of a network
+
+
+def parameters_read(tree: ast.AST, networks: list[str]) -> set[str]:
+    """Return the parameters that code reads: attributes of `params`, or of the section of a network among `networks`.
+
+    `x = params.x`: all of x.
+    """
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    chains = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.expr) and id(node) not in inner]
     read = set()
-    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
-    inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and id(node) not in inner:
-            chain = ast.unparse(node)
-            if chain.startswith("params."):
-                read.add(chain.removeprefix("params."))
-    if model:  # each of the two reads its own sections only
-        other = {"cnn": "resnet", "resnet": "cnn"}[model]
-        read = {key for key in read if key.split(".")[0] not in (other, f"train_{other}")}
-    declared = set(STAGES[name]["params"])
+    for chain in chains:
+        if match := re.fullmatch(r"(?:\w+\.)*params\.([\w.]+)", chain):
+            read.add(PROPERTIES.get(match[1], match[1]))
+        elif match := re.fullmatch(rf"{SECTION}([\w.]*)", chain):
+            read |= {NETWORKS[network].training + match[1] for network in networks}
+    return read
+
+
+PROPERTIES = {"on_sample": "data.raw"}
+
+
+def test_what_the_parameters_derive_from_others_is_known_here():
+    """Else a stage could read a parameter that the test below does not see."""
+    functions = {name: value.fget for name, value in vars(schema.Params).items() if isinstance(value, property)}
+    derived = {
+        name: parameters_read(ast.parse(inspect.getsource(function).strip().replace("self.", "params.")), [])
+        for name, function in functions.items()
+        if not hasattr(BaseModel, name)
+    }
+    assert derived == {name: {parameter} for name, parameter in PROPERTIES.items()}
+
+
+def methods(network: str) -> dict[str, ast.FunctionDef]:
+    """Return the methods of a network's architecture by name."""
+    tree = ast.parse((ROOT / architecture_file(network)).read_text())
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "report"])  # it depends on params.yaml as a whole
+def test_all_parameters_that_a_stage_reads_are_declared_and_no_others(name):
+    """Read by its script, by what that imports, and by those methods of the networks that any of these calls."""
+    networks = STAGES[name]["cmd"].split()[3:] or list(NETWORKS)
+    paths = [script(STAGES[name]), *(ROOT / module for module in imported(script(STAGES[name])))]
+    trees = [ast.parse(path.read_text()) for path in paths]
+    read = set().union(*(parameters_read(tree, networks) for tree in trees))
+    calls = {
+        node.func.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    for network in networks:
+        for method in calls & methods(network).keys():
+            read |= parameters_read(methods(network)[method], networks)
+    declared = set(STAGES[name].get("params", []))
     assert not {key for key in read if not any(key == d or key.startswith(f"{d}.") for d in declared)}
     assert not {d for d in declared if not any(key == d or key.startswith(f"{d}.") for key in read)}
 

@@ -1,4 +1,4 @@
-"""The README's recipes for Kaggle, up to where an account and a network are needed."""
+"""The recipes of docs/data.md for Kaggle, up to where an account and a network are needed."""
 
 import os
 import shlex
@@ -10,8 +10,8 @@ import pytest
 
 from tools.clone import ROOT
 
-README = (ROOT / "README.md").read_text()
-RECIPES = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("uvx kaggle ")]
+PAGE = (ROOT / "docs/data.md").read_text()
+RECIPES = [line.split("#")[0].strip() for line in PAGE.splitlines() if line.startswith("uvx kaggle ")]
 
 
 def kaggle(recipe: str, home: Path, *more: str) -> subprocess.CompletedProcess:
@@ -28,7 +28,7 @@ def kaggle(recipe: str, home: Path, *more: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_readme_tells_how_to_download_and_how_to_submit():
+def test_the_page_tells_how_to_download_and_how_to_submit():
     assert [shlex.split(recipe)[2:4] for recipe in RECIPES] == [
         ["competitions", "download"],
         ["competitions", "submit"],

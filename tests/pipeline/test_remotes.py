@@ -1,4 +1,4 @@
-"""Sharing by DVC remotes, as the README says: folder and S3, a second clone, corrupted objects, garbage collection."""
+"""Sharing by DVC remotes, as docs/pipeline.md says: folder and S3, a second clone, corruption, garbage collection."""
 
 import hashlib
 import os
@@ -17,8 +17,8 @@ CACHE = Path(".dvc/cache/files/md5")
 
 
 def recipe(start: str) -> str:
-    """Return the README's command that begins so, without its comment."""
-    (line,) = re.findall(rf"^{re.escape(start)}.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    """Return the page's command that begins so, without its comment."""
+    (line,) = re.findall(rf"^{re.escape(start)}.*$", (ROOT / "docs/pipeline.md").read_text(), re.MULTILINE)
     return line.split("  #")[0].strip()
 
 
@@ -125,7 +125,7 @@ def test_a_corrupted_object_in_the_remote_is_named(copy, tmp_path):
     assert not (clone.path / "data/models/cnn.safetensors").exists()
 
 
-def test_the_readmes_command_names_what_rotted_unseen(copy):
+def test_the_pages_command_names_what_rotted_unseen(copy):
     command = recipe("(cd .dvc/cache/files/md5")
     assert copy.run("bash", "-c", command).stdout == ""
     spoilt = ["data/models/resnet.safetensors", "data/crops/test.npy"]
