@@ -91,8 +91,7 @@ def _join() -> str:
             "to be in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token (see docs/cluster.md)"
         ) from error
     if address:
-        head = ray.get_runtime_context().gcs_address
-        threading.Thread(target=_watch, args=[head], daemon=True).start()
+        threading.Thread(target=_watch, args=[ray.get_runtime_context().gcs_address], daemon=True).start()
     return context.address_info["session_dir"]
 
 
@@ -161,11 +160,7 @@ def worker_slots(cpus: int, gpus: float, what: str) -> int:
 
 
 def gpus_per_worker(device: str) -> int:
-    """Return how many GPUs a worker needs, 0 or 1.
-
-    Args:
-        device: As in `nuclei.device.setup_device`; auto: one where the cluster has any.
-    """
+    """Return how many GPUs a worker needs that computes on `device`, 0 or 1; auto: 1 where the cluster has any."""
     import ray
 
     return int(device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0))
@@ -175,8 +170,7 @@ def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], comput
     """Return function(*arrays, device=...), computed on the cluster that RAY_ADDRESS names, or else here.
 
     Args:
-        function: What it returns for a crop does not depend on the crops of other batches; it returns an array with
-            one row per crop, or several by name.
+        function: Computes each batch of crops by itself; returns an array with one row per crop, or several by name.
         arrays: One row per crop each; may be memory-mapped.
         compute: What each process computes with.
 
@@ -207,9 +201,6 @@ def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]],
         function: Called as function(*block, device=...).
         blocks: The arguments of each call.
         compute: What each worker computes with.
-
-    Yields:
-        What `function` returns.
 
     Raises:
         InputError: No machine has room for a worker, or `function` raised it.
@@ -294,13 +285,7 @@ def _run_block(function: Callable[..., Any], compute: Compute, *block: np.ndarra
 
 
 def ray_get(references: Any) -> Any:
-    """Wait for results.
-
-    Args:
-        references: One of Ray's references, or a list of them.
-
-    Returns:
-        The result, or a list of them.
+    """Wait for the result of one of Ray's references, or the results of a list of them.
 
     Raises:
         InputError: As the worker raised it: its message reaches the user as if it had been raised here.

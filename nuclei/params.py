@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nuclei.checked_yaml import load_checked
+from nuclei.task import NETWORKS
 
 SAMPLE = "data/sample"  # where the stage `sample` writes
 
@@ -29,14 +30,12 @@ RENAMED = {
 }
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]  # of everything that is drawn at random
-Count = Annotated[int, Field(ge=1)]
 Cores = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 BatchSize = Annotated[int, Field(ge=2, le=4096)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 Severities = Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(max_length=100)]
-ModelName = Literal["cnn", "resnet"]
 
 
 def _plain(text: str) -> str:
@@ -45,6 +44,13 @@ def _plain(text: str) -> str:
     return text
 
 
+def _network(name: str) -> str:
+    if name not in NETWORKS:
+        raise ValueError(f"should be one of {', '.join(NETWORKS)}")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_network)]
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 
 
@@ -284,10 +290,7 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read and check the whole of params.yaml.
-
-    Args:
-        path: Of the file.
+    """Read and check the whole of params.yaml, which is at `path`.
 
     Raises:
         InputError: It cannot be read, or does not fit; names each wrong key, its value and what fits.

@@ -1,4 +1,4 @@
-"""One script a stage. `python -m stages.NAME` runs it from the project's folder, as DVC does."""
+"""One script per stage. `python -m stages.NAME` runs it from the project's folder, as DVC does."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ POLL = 0.1  # seconds
 def _end_with_dvc() -> None:
     """Kill this process once DVC is gone: it would go on beside the next `dvc repro`.
 
-    DVC starts a stage by the shell of the environment (`dvc.stage.run`). bash makes room for the stage, dash, the
-    /bin/sh of Debian, stays between the two.
+    DVC starts a stage by the shell of the environment (`dvc.stage.run`). bash replaces itself by the stage (exec), so
+    that DVC is the parent; dash, the /bin/sh of Debian, stays as the parent, and DVC is the grandparent.
     """
     with suppress(psutil.NoSuchProcess):
         child = psutil.Process()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import PIL.Image
 
-from nuclei.data.images import Image
+from nuclei.data.tissue_image import TissueImage
 from nuclei.task import MPP, SIDE
 
 AS_IT_IS = 0.05  # relative difference of two resolutions up to which resampling would blur more than it corrects
@@ -41,7 +41,7 @@ def cut(pixels: np.ndarray, y: float, x: float, side: float) -> np.ndarray:
     return np.asarray(PIL.Image.fromarray(padded).resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC, box))
 
 
-def cut_all(image: Image, y: np.ndarray, x: np.ndarray, mpp: float) -> Iterator[tuple[int, np.ndarray]]:
+def cut_all(image: TissueImage, y: np.ndarray, x: np.ndarray, mpp: float) -> Iterator[tuple[int, np.ndarray]]:
     """Yield every row of the positions, each once, with its crop, uint8 (SIDE, SIDE, 3).
 
     y, x: float64 (N,), pixels, within the image; mpp: of the image, microns a pixel.

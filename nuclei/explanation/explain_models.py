@@ -12,8 +12,9 @@ from nuclei.device import Compute, setup_device
 from nuclei.explanation.attribution import Method, attribute, methods
 from nuclei.explanation.deletion_insertion import deletion_insertion, null_orders
 from nuclei.explanation.explainable import BASELINES, explainable, predict_single_view
-from nuclei.explanation.faithfulness import Attributions, Maps, shift
+from nuclei.explanation.faithfulness import Attributions, Maps
 from nuclei.explanation.layer_cam import pixels_per_cell
+from nuclei.explanation.map_scores import shift
 from nuclei.models.checkpoint import Model
 from nuclei.models.networks import build
 from nuclei.params import Explain
@@ -137,9 +138,7 @@ def explain_crops(
         times = settings.random_networks  # all random networks' maps in one pass
         repeated, hidden = np.tile(crops[:sanity], (times, 1, 1, 1)), _repeat(baselines, sanity, times)
         orders = {name: [np.concatenate(values)] for name, values in randomized.items()}
-        table = deletion_insertion(
-            predict, repeated, hidden, np.tile(targets[:sanity], times), orders, points, patch
-        )
+        table = deletion_insertion(predict, repeated, hidden, np.tile(targets[:sanity], times), orders, points, patch)
         curves.append(table.assign(Network=table["Crop"] // sanity + 1, Crop=table["Crop"] % sanity))
     columns = ["Baseline", "Method", "Curve", "Crop", "Share", "Probability", "Network"]
     return Attributions(

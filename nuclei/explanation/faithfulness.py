@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from nuclei.explanation.deletion_insertion import NULLS, patch_means
+from nuclei.explanation.deletion_insertion import NULLS
+from nuclei.explanation.map_scores import rank_correlation, share_inside, shift
 from nuclei.explanation.segmentation import centre_disc
 
 GAINS = ("Deletion_gain", "Insertion_gain")
 
-Maps = Mapping[str, np.ndarray]  # of each method, float (N, H, W)
+Maps = Mapping[str, np.ndarray]  # by method, float (N, H, W)
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,15 @@ class Attributions:
     """What one model says of N crops and looks at in them, each crop judged by the network that did not see it.
 
     Attributes:
-        probabilities: float (N, K), of the crops as they are, not averaged over flips and turns: maps are of that view.
+        probabilities: float (N, K), of the crops as they are, not averaged over flips and rotations: so are the maps.
         targets: int (N,), their argmax: the classes that the maps explain.
-        baselines: float (N, K) of each baseline: what the network says where there is nothing to see.
-        maps: Of each method.
-        shifted: Of the first M crops, shifted by a pixel.
-        randomized: Of the first M crops by R networks with random weights: float (R, M, H, W) of each method.
+        baselines: By baseline, float (N, K): what the network says where there is nothing to see.
+        maps: By method.
+        shifted: By method, of the first M crops, shifted by a pixel.
+        randomized: By method, of the first M crops by R networks with random weights: float (R, M, H, W).
         curves: Of the first S crops, see `deletion_insertion`, with the columns Network (0: the trained one's maps, 1
             to R: those of a random one) and Crop.
-        pixels_per_cell: Of the layer that LayerCAM weighs.
+        pixels_per_cell: Pixels of the crop per pixel of the feature map that LayerCAM weighs.
     """
 
     probabilities: np.ndarray
@@ -47,12 +48,12 @@ def score_models(
     """Score the maps of all models.
 
     Args:
-        attributions: Of each model, of the same N crops, the first S of them scored.
+        attributions: By model, of the same N crops, the first S of them scored.
         nuclei: bool (N, H, W), the nucleus in the middle of each crop.
         patch: As in `deletion_insertion`.
 
     Returns:
-        scores: A row per Model, Network (0: trained; 1 to R: random weights), Baseline, Method and Crop:
+        scores: One row per Model, Network (0: trained; 1 to R: random weights), Baseline, Method and Crop:
             Deletion, Insertion: areas under the curves, in [0, 1].
             Deletion_gain, Insertion_gain: by how much they are better than the better of the null orders, the one
                 that is better in the mean over the crops.
@@ -66,15 +67,15 @@ def score_models(
         curves: Mean Probability of the trained networks' maps by Model, Curve with its baseline, Method and Share.
     """
     scores, curves = [], []
-    for model, own in attributions.items():
-        areas = _gains(_areas(own.curves))
-        others = [other for name, other in attributions.items() if name != model]
-        properties = _properties(own, others, nuclei, patch)
-        scores.append(areas.merge(properties, how="left", on=["Network", "Method", "Crop"]).assign(Model=model))
-        trained = own.curves[own.curves["Network"] == 0]
+    for name, model in attributions.items():
+        areas = _gains(_areas(model.curves))
+        others = [attributions[other] for other in attributions if other != name]
+        properties = _properties(model, others, nuclei, patch)
+        scores.append(areas.merge(properties, how="left", on=["Network", "Method", "Crop"]).assign(Model=name))
+        trained = model.curves[model.curves["Network"] == 0]
         mean = trained.groupby(["Curve", "Baseline", "Method", "Share"], sort=False)["Probability"].mean().reset_index()
         mean["Curve"] += ", " + mean.pop("Baseline").str.replace("_", " ")
-        curves.append(mean.assign(Model=model))
+        curves.append(mean.assign(Model=name))
     return pd.concat(scores, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 
@@ -102,30 +103,31 @@ def _gains(areas: pd.DataFrame) -> pd.DataFrame:
     return areas
 
 
-def _properties(own: Attributions, others: Sequence[Attributions], nuclei: np.ndarray, patch: int) -> pd.DataFrame:
+def _properties(model: Attributions, others: Sequence[Attributions], nuclei: np.ndarray, patch: int) -> pd.DataFrame:
     """Return what is known of each map of the scored crops apart from its curves, by Network, Method and Crop."""
-    scored = own.curves["Crop"].max() + 1
+    scored = model.curves["Crop"].max() + 1
     discs = np.broadcast_to(centre_disc(nuclei.shape[1:]), nuclei.shape)
     nulls = {name: np.ones(nuclei.shape) for name in NULLS}  # their share of the map is their share of the area
     tables = []
-    for method, maps in ({**nulls, **own.maps}).items():
+    for method, maps in (nulls | dict(model.maps)).items():
         table = pd.DataFrame({"Network": 0, "Method": method, "Crop": np.arange(scored)})
         table["In_disc"] = share_inside(maps[:scored], discs[:scored])
         table["In_nucleus"] = share_inside(maps[:scored], nuclei[:scored])
-        if method in own.shifted:
-            moved = shift(own.shifted[method], -1)
-            table["Stability"] = _padded(rank_correlation(maps[: len(moved)], moved, patch), scored)
-        if method in own.maps and others:
-            table["Agreement"] = _agreement(own, others, method, patch)[:scored]
+        if method in model.shifted:
+            shifted_back = shift(model.shifted[method], -1)
+            correlation = rank_correlation(maps[: len(shifted_back)], shifted_back, patch)
+            table["Stability"] = _padded(correlation, scored)
+        if method in model.maps and others:
+            table["Agreement"] = _agreement(model, others, method, patch)[:scored]
         if method == "integrated_gradients":
-            table["Convergence_delta"] = _convergence_delta(own)[:scored]
+            table["Convergence_delta"] = _convergence_delta(model)[:scored]
         tables.append(table)
-    for method, networks in own.randomized.items():
+    for method, networks in model.randomized.items():
         for number, maps in enumerate(networks, start=1):
             table = pd.DataFrame({"Network": number, "Method": method, "Crop": np.arange(len(maps))})
             table["In_disc"] = share_inside(maps, discs[: len(maps)])
             table["In_nucleus"] = share_inside(maps, nuclei[: len(maps)])
-            table["Agreement"] = rank_correlation(own.maps[method][: len(maps)], maps, patch)
+            table["Agreement"] = rank_correlation(model.maps[method][: len(maps)], maps, patch)
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -134,23 +136,25 @@ def _padded(values: np.ndarray, length: int) -> np.ndarray:
     return np.append(values, np.full(length - len(values), np.nan))
 
 
-def _agreement(own: Attributions, others: Sequence[Attributions], method: str, patch: int) -> np.ndarray:
-    each = [
-        np.where(own.targets == other.targets, rank_correlation(own.maps[method], other.maps[method], patch), np.nan)
+def _agreement(model: Attributions, others: Sequence[Attributions], method: str, patch: int) -> np.ndarray:
+    correlations = [
+        np.where(
+            model.targets == other.targets, rank_correlation(model.maps[method], other.maps[method], patch), np.nan
+        )
         for other in others
     ]
-    return pd.DataFrame(each).mean().to_numpy()
+    return pd.DataFrame(correlations).mean().to_numpy()
 
 
-def _convergence_delta(own: Attributions) -> np.ndarray:
+def _convergence_delta(model: Attributions) -> np.ndarray:
     """Return |sum of the map - change of the log-probability| as a share of that change's mean, float (N,)."""
-    crop_of = np.arange(len(own.targets))
+    rows = np.arange(len(model.targets))
     whole, *empty = (
-        np.log(np.maximum(values[crop_of, own.targets].astype(np.float64), 1e-30))
-        for values in (own.probabilities, *own.baselines.values())
+        np.log(np.maximum(values[rows, model.targets].astype(np.float64), 1e-30))
+        for values in (model.probabilities, *model.baselines.values())
     )
     change = whole - np.mean(empty, axis=0)
-    return np.abs(own.maps["integrated_gradients"].sum(axis=(1, 2)) - change) / np.abs(change).mean()
+    return np.abs(model.maps["integrated_gradients"].sum(axis=(1, 2)) - change) / np.abs(change).mean()
 
 
 def summarise(
@@ -170,7 +174,7 @@ def summarise(
         Deletion_error, Insertion_error: standard errors of the gains, over groups.
         Deletion_spread, Insertion_spread: standard deviations of the gains over the random networks.
         Rank: of the trained networks' methods by the sum of both gains, 1: the best.
-        Pixels_per_cell: of LayerCAM's layer.
+        Pixels_per_cell: pixels of the crop per pixel of LayerCAM's feature map.
         Baseline_class, Baseline_share: what the networks most often take the baseline for, and how often.
         Finding: what follows, see `finding`.
     """
@@ -188,9 +192,9 @@ def summarise(
             row[f"{name}_spread"] = per_network[gain].std() if len(per_network) > 1 else np.nan
         if row["Method"] == "layer_cam":
             row["Pixels_per_cell"] = attributions[row["Model"]].pixels_per_cell
-        guesses = attributions[row["Model"]].baselines[row["Baseline"]][per_crop.index].argmax(axis=1)
-        counts = np.bincount(guesses)
-        row |= {"Baseline_class": classes[counts.argmax()], "Baseline_share": counts.max() / len(guesses)}
+        predicted = attributions[row["Model"]].baselines[row["Baseline"]][per_crop.index].argmax(axis=1)
+        counts = np.bincount(predicted)
+        row |= {"Baseline_class": classes[int(counts.argmax())], "Baseline_share": counts.max() / len(predicted)}
         rows.append(row)
     means = pd.DataFrame(rows)
     maps = means[(means["Weights"] == "trained") & ~means["Method"].isin(NULLS)]
@@ -201,7 +205,14 @@ def summarise(
 
 
 def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
-    """Return the standard error of the mean of `values`, float (N,), whose `groups`, (N,), are independent; NaN of one.
+    """Return the standard error of a mean over crops of which those of one group are not independent.
+
+    Args:
+        values: float (N,).
+        groups: (N,), any sortable values.
+
+    Returns:
+        It, or NaN where there is a single group.
 
     Source: Liang & Zeger 1986, "Longitudinal data analysis using generalized linear models", for a mean.
     """
@@ -212,72 +223,59 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def finding(row: pd.Series, means: pd.DataFrame) -> str:
-    """Say what follows from a row of `summarise`, no more: of the trained networks' maps only.
+    """Say what follows from the scores of a map, no more.
 
-    "consistent with what the network uses": both gains are above zero, by their 95 % intervals (t, groups - 1), and
-    above those of the random networks' maps by twice their spread; "no better than a blind order": one is below zero;
-    "cannot be told": neither.
+    Args:
+        row: A row of `summarise`.
+        means: All rows.
+
+    Returns:
+        Of the trained networks' maps: "consistent with what the network uses" where both gains are above zero, by
+        their 95 % intervals (t, groups - 1), and above those of the random networks' maps by twice their standard
+        deviation; "no better than a blind order" where one is below zero; else "cannot be told". Of others: "".
     """
     if row["Weights"] != "trained" or row["Method"] in NULLS:
         return ""
     same = (means["Weights"] == "random") & (means["Model"] == row["Model"]) & (means["Method"] == row["Method"])
-    chance = means[same & (means["Baseline"] == row["Baseline"])]
+    random = means[same & (means["Baseline"] == row["Baseline"])]
     lows, highs, above = [], [], True
     for gain in GAINS:
         name = gain.removesuffix("_gain")
         half = stdtrit(max(row["Groups"] - 1, 1), 0.975) * row[f"{name}_error"]
         lows.append(row[gain] - half)
         highs.append(row[gain] + half)
-        above &= bool((row[gain] > chance[gain] + 2 * chance[f"{name}_spread"]).all())
+        above &= bool((row[gain] > random[gain] + 2 * random[f"{name}_spread"]).all())
     if min(lows) > 0 and above:  # NaN, of a single group, is not
         return "consistent with what the network uses"
     return "no better than a blind order" if min(highs) < 0 else "cannot be told"
 
 
 def metrics(means: pd.DataFrame, model: str) -> dict[str, dict[str, float]]:
-    """Return the scores of the trained `model` by score, baseline and method, without unknown ones."""
+    """Return the scores of a trained model, for a JSON file.
+
+    Args:
+        means: Of `summarise`.
+        model: Its name.
+
+    Returns:
+        By score (with its baseline, where it has one), then by method; without those that are unknown.
+    """
     trained = means[(means["Model"] == model) & (means["Weights"] == "trained") & ~means["Method"].isin(NULLS)]
     first, *_ = trained["Baseline"].unique()
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for baseline, rows in trained.groupby("Baseline", sort=False):
         for gain in GAINS:
-            found[f"{gain.lower()}_{baseline}"] = rows.set_index("Method")[gain].to_dict()
+            scores[f"{gain.lower()}_{baseline}"] = rows.set_index("Method")[gain].to_dict()
     rows = trained[trained["Baseline"] == first].set_index("Method")
     for name in ("In_nucleus", "In_disc", "Stability", "Agreement", "Convergence_delta"):
-        found[name.lower()] = rows[name].dropna().to_dict() if name in rows else {}
+        scores[name.lower()] = rows[name].dropna().to_dict() if name in rows else {}
     shares = trained.drop_duplicates("Baseline").set_index("Baseline")
-    found["baseline_share"] = {
+    scores["baseline_share"] = {
         f"{baseline}_{row['Baseline_class'].replace(' ', '_')}": row["Baseline_share"]
         for baseline, row in shares.iterrows()
     }
     ranks = trained.pivot(index="Method", columns="Baseline", values="Rank")
-    found["rank_correlation_of_methods"] = (
+    scores["rank_correlation_of_methods"] = (
         {"between_baselines": float(ranks.corr().iloc[0, -1])} if len(ranks) > 1 else {}
     )
-    return found
-
-
-def share_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Return the share of each map's absolute values inside its mask, float (N,) in [0, 1].
-
-    maps: float (N, H, W); masks: bool (N, H, W). A map of zeros counts as even.
-    """
-    size = np.abs(maps.astype(np.float64)) + 1e-30
-    return (size * masks).sum(axis=(1, 2)) / size.sum(axis=(1, 2))
-
-
-def rank_correlation(maps: np.ndarray, others: np.ndarray, patch: int) -> np.ndarray:
-    """Return Spearman's correlation of each two maps, float (N, H, W): float (N,) in [-1, 1], 0 where one is even.
-
-    It is that of the patches' means: pixel by pixel, gradients are noise, which smoothing takes out.
-    """
-    ranks, other_ranks = (pd.DataFrame(patch_means(values, patch)).rank(axis=1).to_numpy() for values in (maps, others))
-    ranks, other_ranks = (values - values.mean(axis=1, keepdims=True) for values in (ranks, other_ranks))
-    norm = np.sqrt((ranks**2).sum(axis=1) * (other_ranks**2).sum(axis=1))
-    return (ranks * other_ranks).sum(axis=1) / np.maximum(norm, 1e-30)
-
-
-def shift(images: np.ndarray, pixels: int) -> np.ndarray:
-    """Move images (N, H, W, ...) down and right by `pixels` (below zero: up and left); the edge is repeated."""
-    rows, columns = (np.clip(np.arange(size) - pixels, 0, size - 1) for size in images.shape[1:3])
-    return images[:, rows[:, None], columns]
+    return scores

@@ -29,7 +29,13 @@ Key = TypeVar("Key")
 class Classifier:
     """One model, or several whose probabilities are averaged; see `nuclei.load`.
 
-    channels: of the crops, 1 (grey) or 3 (RGB)
+    Attributes:
+        models: One or more, for crops with the same number of channels.
+        channels: Of the crops, 1 (grey) or 3 (RGB).
+        device: What computes.
+        precision: As in `nuclei.device.autocast`.
+        tta: Whether to average over the eight flips and rotations of each crop.
+        classes: Names of the K classes.
     """
 
     models: tuple[Model, ...]
@@ -40,10 +46,17 @@ class Classifier:
     classes: tuple[str, ...] = CLASSES
 
     def predict(self, crops: np.ndarray) -> np.ndarray:
-        """Return the calibrated probability of each class, float32 (N, K) in [0, 1]; a row sums to 1.
+        """Return the calibrated probability of each class.
 
-        crops: uint8 (N, 100, 100, channels), the nucleus in the middle, 0.25 microns a pixel; N may be 0.
-        Raises ValueError where they are not, InputError where an answer is not finite.
+        Args:
+            crops: uint8 (N, 100, 100, channels), the nucleus in the middle, 0.25 microns per pixel; N may be 0.
+
+        Returns:
+            float32 (N, K) in [0, 1], rows sum to 1.
+
+        Raises:
+            ValueError: The crops are of another kind.
+            InputError: An answer is not finite.
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (SIDE, SIDE, self.channels):
             raise ValueError(
@@ -51,8 +64,8 @@ class Classifier:
             )
         if not len(crops):
             return np.empty((0, len(self.classes)), np.float32)
-        parts = [predict_probabilities(model, crops, self.device, self.precision, self.tta) for model in self.models]
-        probabilities = np.mean(parts, axis=0).astype(np.float32)
+        each = [predict_probabilities(model, crops, self.device, self.precision, self.tta) for model in self.models]
+        probabilities = np.mean(each, axis=0).astype(np.float32)
         if not np.isfinite(probabilities).all():
             raise InputError("the model answers with NaN or infinity: copy it again, train it again, or use float32")
         return probabilities
@@ -77,7 +90,7 @@ class Classifier:
             bool (N, K).
 
         Raises:
-            ValueError: Where the models have no threshold for that coverage, or there are not K columns.
+            ValueError: The models have no threshold for that coverage, or there are not K columns.
         """
         if probabilities.ndim != 2 or probabilities.shape[1] != len(self.classes):
             raise ValueError(f"expected probabilities (N, {len(self.classes)}), got {probabilities.shape}")
@@ -89,6 +102,12 @@ class Classifier:
 
         Of several models, the least of what each of them promises by itself; for the average that is to be expected,
         but not proven: where they miss different crops, the misses may add up.
+
+        Args:
+            coverage: As in `sets`.
+
+        Raises:
+            ValueError: The models have no threshold for that coverage.
         """
         column = _target(coverage)
         return min(model.promised[column] for model in self._calibrations())
@@ -97,22 +116,25 @@ class Classifier:
         return [model.averaged if self.tta else model.single for model in self.models]
 
     def predict_all(self, crops: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[list[Key], np.ndarray]]:
-        """Yield keys and probabilities, float32 (M, K), of as many crops as are best classified at once.
+        """Classify any number of crops.
 
-        crops: any number of (key, uint8 (100, 100, channels)); they are taken from a thread of their own, so that
-        the next ones are read or cut while these are classified.
+        Args:
+            crops: Keys and crops, uint8 (100, 100, channels); they are taken in another thread, so that the next ones
+                are read or cut while these are classified.
+
+        Yields:
+            Keys and probabilities, float32 (M, K), of as many crops as are best classified at once.
         """
-        waiting = iter(crops)
+        pending = iter(crops)
 
         def take() -> list[tuple[Key, np.ndarray]]:
-            return list(islice(waiting, AT_ONCE))
+            return list(islice(pending, AT_ONCE))
 
         with ThreadPoolExecutor(1) as pool:
             following = pool.submit(take)
             while batch := following.result():
                 following = pool.submit(take)
-                keys, some = zip(*batch, strict=True)
-                yield list(keys), self.predict(np.stack(some))
+                yield [key for key, _ in batch], self.predict(np.stack([crop for _, crop in batch]))
 
 
 def _target(coverage: float) -> int:
@@ -128,10 +150,21 @@ def load_classifier(
     precision: str = "auto",
     tta: bool = True,
 ) -> Classifier:
-    """Load one model, or several that are to be averaged. Raises InputError; the rest as in `nuclei.load`."""
-    where = setup_device(device, threads or usable_threads())
+    """Load one model, or several that are to be averaged.
+
+    Args:
+        paths: Of the models.
+        device: As in `nuclei.load`, as the other arguments.
+        threads: CPU threads; None takes all.
+        precision: float32, bfloat16, or auto.
+        tta: Average over the eight flips and rotations of each crop.
+
+    Raises:
+        InputError: A file is not a model of this project, or they cannot be averaged.
+    """
+    chosen = setup_device(device, threads or usable_threads())
     models = tuple(load_model(path) for path in paths)
     channels = {model.architecture.channels for model in models}
     if len(channels) != 1:
         raise InputError("models of grey and of RGB crops cannot be averaged: give those of one kind")
-    return Classifier(models, channels.pop(), where, precision, tta)
+    return Classifier(models, channels.pop(), chosen, precision, tta)

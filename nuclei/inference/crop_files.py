@@ -20,11 +20,17 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 @contextmanager
 def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
-    """Open PNG, JPEG and TIFF crops: give their names and what returns one of them, uint8 (100, 100, 3).
+    """Open PNG, JPEG and TIFF crops.
 
-    path: one crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are)
-    mpp: microns a pixel of the crops, None: what each tells, or else 0.25; a crop spans 25 microns whatever that is
-    Raises InputError, of a crop in a folder or zip when it is read, of a name that no table can hold at once.
+    Args:
+        path: One crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are).
+        mpp: Microns per pixel of the crops; None: what each tells, or else 0.25. A crop spans 25 microns in any case.
+
+    Yields:
+        The names of the crops, and what returns one of them by its name, uint8 (100, 100, 3).
+
+    Raises:
+        InputError: Of a crop in a folder or zip when it is read; of a name that no table can hold at once.
     """
 
     def check(height: int, width: int, told: float | None, where: str) -> float:
@@ -46,7 +52,7 @@ def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list
     if path.is_dir():
         files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         names = sorted(file.name for file in files if not file.name.startswith("."))  # ._1.png is by macOS
-        yield _some(names, path), lambda name: crop(path / name, str(path / name))
+        yield _checked(names, path), lambda name: crop(path / name, str(path / name))
         return
     try:
         require_file(path)
@@ -56,15 +62,16 @@ def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list
     if zipfile.is_zipfile(path):
         with open_members(path) as (members, read):
             names = [name for name in members if Path(name).suffix.lower() in SUFFIXES]
-            yield _some(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
+            yield _checked(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
     else:
         with open_image(path) as image:  # it may be a whole slide, which must not be decoded to be refused
             side = check(image.height, image.width, image.mpp, str(path))
             pixels = image.read(0, 0, image.height, image.width)
-        yield _some([path.name], path), lambda name: cut(pixels, image.height / 2, image.width / 2, side)
+        yield _checked([path.name], path), lambda name: cut(pixels, image.height / 2, image.width / 2, side)
 
 
-def _some(names: list[str], path: Path) -> list[str]:
+def _checked(names: list[str], path: Path) -> list[str]:
+    """Return the names. Raises InputError where there are none, or one is not UTF-8."""
     if not names:
         raise InputError(f"{path}: no crop in it: expected files that end with {', '.join(SUFFIXES)}")
     for name in names:

@@ -29,7 +29,13 @@ AREAS = ("annotation", "tma_core", "tma core", "tile", "root")  # objectType of 
 
 
 class Nucleus(NamedTuple):
-    """A nucleus: where its middle is, pixels, and the feature that it becomes when it is written."""
+    """A nucleus.
+
+    Attributes:
+        x: Pixels, of its middle.
+        y: Likewise.
+        feature: What it becomes when it is written.
+    """
 
     x: float
     y: float
@@ -37,7 +43,7 @@ class Nucleus(NamedTuple):
 
 
 def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = None) -> Iterator[Nucleus]:
-    """Yield the nuclei of a file, in their order.
+    """Read the nuclei of a file.
 
     GeoJSON: a feature collection, an array of features or a feature. A Point is a nucleus, and so is every point of
     a MultiPoint; a Polygon counts with its centroid, a cell with that of its nucleus (QuPath's `nucleusGeometry`). A
@@ -46,12 +52,15 @@ def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = 
     JSON of HoVer-Net (`nuc`) or CellViT (`cells`): `centroid`, x and y in pixels.
 
     Args:
-        path: of the file.
-        side: pixels that a crop spans.
-        left_out: counts what is left out, by its kind.
+        path: Of the file.
+        side: Pixels that a crop spans.
+        left_out: Counts what is left out, by its kind.
+
+    Yields:
+        The nuclei, in their order.
 
     Raises:
-        InputError: which names the feature.
+        InputError: Names the feature.
     """
     left_out = Counter() if left_out is None else left_out
     try:
@@ -78,7 +87,12 @@ def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = 
 
 
 def require_unpacked(path: Path) -> None:
-    """Raise InputError where a file is packed, whatever its name. Raises OSError."""
+    """Look whether a file is packed, whatever its name.
+
+    Raises:
+        InputError: It is.
+        OSError: It cannot be read.
+    """
     with path.open("rb") as file:
         start = file.read(4)
     if start.startswith((b"PK\3\4", b"PK\5\6")):
@@ -88,17 +102,17 @@ def require_unpacked(path: Path) -> None:
 
 
 def _find_layout(path: Path) -> str:
-    """Return the place of the nuclei in a file, as ijson names it."""
+    """Return the prefix of the nuclei in a file, as ijson calls it."""
     names = []
     with _open_json(path) as events:
-        for place, event, value in events:
-            if place == "" and event == "start_array":
+        for prefix, event, value in events:
+            if prefix == "" and event == "start_array":
                 return "item"
-            if place == "" and event == "map_key":
+            if prefix == "" and event == "map_key":
                 if value in LAYOUTS:
                     return LAYOUTS[value]
                 names.append(value)
-            elif place == "" and event not in ("start_map", "end_map"):
+            elif prefix == "" and event not in ("start_map", "end_map"):
                 break
     raise InputError(
         f"{path}: no nucleus in it: expected a FeatureCollection, an array of features, HoVer-Net's nuc or CellViT's "
@@ -116,7 +130,7 @@ def _items(path: Path, layout: str) -> Iterator[Any]:
 
 @contextmanager
 def _open_json(path: Path) -> Iterator[Iterator[tuple[str, str, Any]]]:
-    """Give the events of a JSON file with their places."""
+    """Give the events of a JSON file with their prefixes."""
     with path.open("rb") as file:
         if file.read(3) != BOM_UTF8:
             file.seek(0)
@@ -132,7 +146,7 @@ class BoundedTokens:
         self.length = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read as any file does. Raises JSONError where a token is too long."""
+        """Read as any file does. Raises JSONError where a token is longer than LONGEST_TOKEN."""
         data = self.file.read(size)
         rest = data[1:] if self.is_escaped else data
         self.is_escaped = bool((len(rest) - len(rest.rstrip(b"\\"))) % 2)
@@ -166,10 +180,11 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
     geometry = feature.get("nucleusGeometry") or feature["geometry"]
     kind, coordinates = geometry["type"], geometry["coordinates"]
     if kind == "Point":
-        yield Nucleus(*_finite(coordinates), feature)
+        x, y = _finite(coordinates)
+        yield Nucleus(x, y, feature)
     elif kind == "MultiPoint":
-        for place in coordinates:
-            x, y = _finite(place)
+        for position in coordinates:
+            x, y = _finite(position)
             yield Nucleus(x, y, point(x, y))  # the original stands for all of them
     elif kind in ("Polygon", "MultiPolygon"):
         polygons = [coordinates] if kind == "Polygon" else coordinates
@@ -177,12 +192,13 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
         extent = np.ptp(np.concatenate(rings), axis=0).max()
         if len(rings) > 1 and extent > side:
             for polygon, ring in zip(polygons, rings, strict=True):
-                part = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}}
-                yield Nucleus(*_finite(_centroid([ring])), part)
+                x, y = _finite(_centroid([ring]))
+                yield Nucleus(x, y, {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}})
         elif extent > side and str(properties.get("objectType", "")).lower() in AREAS:
             left_out[one_line(str(properties["objectType"])[:40])] += 1
         else:
-            yield Nucleus(*_finite(_centroid(rings)), feature)
+            x, y = _finite(_centroid(rings))
+            yield Nucleus(x, y, feature)
     else:
         raise ValueError
 
@@ -194,7 +210,7 @@ def _nucleus_of_cell(cell: dict[str, Any]) -> Iterator[Nucleus]:
     if not contour:
         yield Nucleus(x, y, point(x, y))
         return
-    ring = [list(_finite(place)) for place in contour]
+    ring = [list(_finite(position)) for position in contour]
     if ring[0] != ring[-1]:
         ring.append(ring[0])  # as GeoJSON wants it
     yield Nucleus(x, y, {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}})
@@ -229,7 +245,7 @@ def _centroid(rings: list[np.ndarray]) -> np.ndarray:
 
 
 def point(x: float, y: float) -> Feature:
-    """Return a feature of one point."""
+    """Return a feature of one point, at x and y, pixels."""
     return {"type": "Feature", "geometry": {"type": "Point", "coordinates": [x, y]}}
 
 
@@ -240,15 +256,20 @@ def classified(
     measurements: dict[str, float],
     properties: dict[str, Any] | None = None,
 ) -> Feature:
-    """Return the feature with QuPath's classification: a name and a colour, RGB; earlier measurements stay.
+    """Return a feature with QuPath's classification; what was no object of QuPath's yet becomes a detection.
 
-    What was no object of QuPath's yet becomes a detection. `properties`: further ones.
+    Args:
+        feature: What is classified; it stays as it is.
+        name: Of the class.
+        colour: Of the class, RGB, 0..255.
+        measurements: By name; earlier ones of other names stay.
+        properties: Further ones.
     """
-    own = feature.get("properties") or {}
-    earlier = own.get("measurements")
+    given = feature.get("properties") or {}
+    earlier = given.get("measurements")
     return feature | {
         "properties": {"objectType": "detection"}
-        | own
+        | given
         | (properties or {})
         | {
             "classification": {"name": name, "color": list(colour)},
@@ -260,7 +281,10 @@ def classified(
 def write_features(path: Path, features: Iterable[Feature], about: dict[str, Any] | None = None) -> None:
     """Write a feature collection, one feature per line.
 
-    about: further members of the collection, which other programs pass over (RFC 7946, section 6.1)
+    Args:
+        path: Of the file.
+        features: In their order.
+        about: Further members of the collection, which other programs pass over (RFC 7946, section 6.1).
     """
     members = "".join(f"{json.dumps(name)}: {json.dumps(value)}, " for name, value in (about or {}).items())
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:

@@ -28,7 +28,7 @@ TOLERANCE = 1e-4  # of a probability, between ONNX Runtime and PyTorch
 
 
 class Deployed(nn.Module):
-    """A model with all that stands round it: crops, uint8 (N, 100, 100, C), to probabilities, float32 (N, K)."""
+    """A model with its normalisation and its temperature for single views."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -36,15 +36,25 @@ class Deployed(nn.Module):
         self.temperature = model.single.temperature
 
     def forward(self, crops: Tensor) -> Tensor:
+        """Return probabilities, float32 (N, K), of crops, uint8 (N, 100, 100, C)."""
         return torch.softmax(self.network(normalise(crops)) / self.temperature, dim=1)
 
 
 def export_onnx(model: Model, path: Path) -> float:
-    """Write `path`: input `crops`, uint8 (N, 100, 100, C), any N; output `probabilities`, float32 (N, K).
+    """Write a model as ONNX: input `crops`, uint8 (N, 100, 100, C), any N; output `probabilities`, float32 (N, K).
 
-    No flips and turns are averaged. The metadata name the classes and the microns a pixel. The same model and
-    versions, the same bytes. Returns the largest difference from PyTorch on crops of synthetic tissue; raises
-    InputError, and writes nothing, where it is more than 1e-4.
+    No flips and rotations are averaged. The metadata name the classes and the microns per pixel. The same model and
+    versions, the same bytes.
+
+    Args:
+        model: What is written.
+        path: Of the file.
+
+    Returns:
+        The largest difference of a probability from PyTorch's, on crops of synthetic tissue.
+
+    Raises:
+        InputError: It is more than 1e-4; nothing is written.
     """
     crops = torch.zeros(2, SIDE, SIDE, model.architecture.channels, dtype=torch.uint8)
     program = torch.onnx.export(
@@ -56,6 +66,7 @@ def export_onnx(model: Model, path: Path) -> float:
         dynamo=True,
         verbose=False,
     )
+    assert program is not None  # as dynamo=True
     proto = program.model_proto
     _forget_origin(proto.graph)
     onnx.helper.set_model_props(proto, {"classes": json.dumps(CLASSES), "mpp": str(MPP)})
@@ -72,21 +83,24 @@ def export_onnx(model: Model, path: Path) -> float:
 
 def _forget_origin(graph: onnx.GraphProto) -> None:
     """Drop the exporter's notes, among them lines and paths of the source."""
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
+    for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
 
 
 def _example_crops(channels: int) -> np.ndarray:
     tile, nuclei = draw_tile(np.random.default_rng(0), draw_stain(np.random.default_rng(0)), cancer=True)
-    places = zip(nuclei.y, nuclei.x, strict=True)
-    return np.stack([as_channels(cut(tile, y, x, SIDE), channels) for y, x in places])
+    centres = zip(nuclei.y, nuclei.x, strict=True)
+    return np.stack([as_channels(cut(tile, y, x, SIDE), channels) for y, x in centres])
 
 
 def largest_difference(model: Model, path: Path, crops: np.ndarray) -> float:
     """Return the largest difference of a probability between an ONNX file and PyTorch, both in float32 on the CPU.
 
-    crops: uint8 (N, 100, 100, C)
+    Args:
+        model: As PyTorch has it.
+        path: Of the ONNX file.
+        crops: uint8 (N, 100, 100, C).
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {"crops": crops})

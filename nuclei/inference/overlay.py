@@ -1,4 +1,4 @@
-"""The picture of a tile or slide with every nucleus marked in the colour of its class."""
+"""The image of a tile or slide with every nucleus marked in the colour of its class."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,7 +19,12 @@ def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np
 
     A narrow thumbnail is enlarged, or gets margins.
 
-    thumbnail: RGB, uint8 (H, W, 3); x, y: float (N,), in its pixels; labels: int (N,); radius: of the rings, pixels
+    Args:
+        thumbnail: RGB, uint8 (H, W, 3).
+        x: float (N,), in its pixels.
+        y: float (N,), likewise.
+        labels: int (N,).
+        radius: Of the rings, pixels of the thumbnail.
     """
     scale = max(min(NARROWEST / thumbnail.shape[1], TALLEST / thumbnail.shape[0]), 1)
     height, width = scale * thumbnail.shape[0], scale * thumbnail.shape[1]

@@ -1,4 +1,4 @@
-"""Where the nuclei of a picture are: tables and GeoJSON."""
+"""Where the nuclei of an image are: tables and GeoJSON."""
 
 import csv
 import math
@@ -28,9 +28,13 @@ COLUMNS = (
 
 
 class Positions(NamedTuple):
-    """Nuclei in the order of their file: x, y float64 (N,), pixels, or microns where `microns`.
+    """Nuclei in the order of their file.
 
-    left_out: tells what in the file was taken for no nucleus, "" where there was nothing
+    Attributes:
+        x: float64 (N,), pixels, or microns.
+        y: float64 (N,), likewise.
+        microns: Whether x and y are in microns.
+        left_out: Tells what in the file was taken for no nucleus, "" where there was nothing.
     """
 
     x: np.ndarray
@@ -40,14 +44,23 @@ class Positions(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The header of a table: the names of x and y, whether they count in microns, and where the columns are."""
+    """The header of a table.
+
+    Attributes:
+        names: Of x and y.
+        microns: Whether they are in microns.
+        xy: Their numbers.
+        image: Number of the column that names the image; None: there is none.
+        object_type: Number of the column with QuPath's Object type; None: there is none.
+        width: Number of columns.
+    """
 
     names: tuple[str, str]
     microns: bool
     xy: list[int]
     image: int | None
     object_type: int | None
-    count: int
+    width: int
 
 
 def read_positions(path: Path, image: str | None = None, side: float = SIDE) -> Positions:
@@ -57,12 +70,12 @@ def read_positions(path: Path, image: str | None = None, side: float = SIDE) -> 
     of `image` count; rows whose Object type is neither Detection nor Cell are left out.
 
     Args:
-        path: of the file. 16 bytes a nucleus are held, whatever else the file has.
-        image: name of the image's file.
-        side: pixels that a crop spans.
+        path: Of the file. 16 bytes per nucleus are held, whatever else the file has.
+        image: Name of the image's file.
+        side: Pixels that a crop spans.
 
     Raises:
-        InputError: which names the row or feature.
+        InputError: Names the row or feature.
     """
     left_out: Counter[str] = Counter()
     if path.suffix.lower() in GEOJSON:
@@ -98,13 +111,13 @@ def _read_table(path: Path, image: str | None, left_out: Counter[str]) -> tuple[
                     raise InputError(f"{where}: a quoted value goes on for {lines} lines: check the quotes")
                 if not values:
                     continue
-                _require_width(values, columns.count, separator, where)
+                _require_width(values, columns.width, separator, where)
                 kind = _value(values, columns.object_type)
                 if kind and kind.lower() not in NUCLEI:
                     left_out[one_line(kind[:40])] += 1
                     continue
                 try:
-                    column, row = (_number(values[place]) for place in columns.xy)
+                    column, row = (_number(values[i]) for i in columns.xy)
                 except (IndexError, ValueError):
                     raise InputError(
                         f"{where}: {separator.join(values)[:60]!a}, expected finite numbers for {columns.names[0]} and "
@@ -129,15 +142,15 @@ def _read_table(path: Path, image: str | None, left_out: Counter[str]) -> tuple[
     return *by_image[name], columns.microns
 
 
-def _value(values: list[str], place: int | None) -> str:
-    return "" if place is None or place >= len(values) else values[place].strip()
+def _value(values: list[str], i: int | None) -> str:
+    return "" if i is None or i >= len(values) else values[i].strip()
 
 
-def _require_width(values: list[str], count: int, separator: str, where: str) -> None:
+def _require_width(values: list[str], width: int, separator: str, where: str) -> None:
     """Raise InputError where a row is longer than the header: its values would stand in other columns."""
-    if any(value.strip() for value in values[count:]):
+    if any(value.strip() for value in values[width:]):
         raise InputError(
-            f"{where}: {len(values)} values, expected {count} as in the header: quote values with {separator!a} in "
+            f"{where}: {len(values)} values, expected {width} as in the header: quote values with {separator!a} in "
             "them, write decimal points, name the column of row names"
         )
 

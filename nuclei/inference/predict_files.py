@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from nuclei.data.cut import cut_all, window
-from nuclei.data.images import Image, as_channels, open_image
+from nuclei.data.images import as_channels, open_image
+from nuclei.data.tissue_image import TissueImage
 from nuclei.errors import InputError, warn
 from nuclei.figures import save_figure
 from nuclei.files import atomic_write
@@ -20,8 +22,8 @@ from nuclei.inference.positions import GEOJSON, Positions, read_positions
 from nuclei.task import CLASSES, MPP
 
 ROWS_AT_ONCE = 2**16  # of a table that is written
-LONGEST = 4000  # pixels of the picture
-RADIUS = 3.0  # microns of the rings in it
+LONGEST = 4000  # pixels of the overlay
+RADIUS = 3.0  # microns of the rings on it
 
 
 def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: Path) -> np.ndarray:
@@ -32,35 +34,44 @@ def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: 
     (True where the set has more than one class).
 
     Args:
-        classifier: one that takes the crops' number of channels.
-        path: of the crops.
-        mpp: microns per pixel; None: what each file tells, or else 0.25.
-        table: to be written.
+        classifier: What classifies them.
+        path: Of the crops.
+        mpp: Microns per pixel; None: what each file tells, or else 0.25.
+        table: The CSV file to be written.
 
     Returns:
-        labels, int (N,).
+        Labels, int64 (N,).
+
+    Raises:
+        InputError: See `open_crop_files`.
     """
     with open_crop_files(path, mpp) as (names, read), atomic_write(table) as temporary:
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
         probabilities = _predict(classifier, crops, len(names))
         sets = classifier.sets(probabilities)
-        _write_table(temporary, lambda part: {"Filename": names[part]}, probabilities, sets)
+        _write_table(temporary, lambda rows: {"Filename": names[rows]}, probabilities, sets)
     return probabilities.argmax(axis=1)
 
 
 def predict_image(
-    classifier: Classifier, path: Path, nuclei: Path, mpp: float | None, table: Path, geojson: Path, picture: Path
+    classifier: Classifier, path: Path, nuclei: Path, mpp: float | None, table: Path, geojson: Path, overlay: Path
 ) -> tuple[np.ndarray, float, str]:
-    """Classify the nuclei of the tile or slide `path`, see `predict_nuclei`.
+    """Classify the nuclei of a tile or slide, see `predict_nuclei`.
 
     Args:
-        mpp: microns per pixel; None: what the image tells, or else 0.25, of which a warning tells.
+        classifier: What classifies them.
+        path: Of the tile or slide.
+        nuclei: Of the file that says where they are, see `read_positions`.
+        mpp: Microns per pixel; None: what the image tells, or else 0.25, of which a warning tells.
+        table: As in `predict_nuclei`.
+        geojson: As in `predict_nuclei`.
+        overlay: As in `predict_nuclei`.
 
     Returns:
-        labels, int (N,); microns per pixel and where they come from.
+        Labels, int64 (N,); microns per pixel, and where they come from.
 
     Raises:
-        InputError: where the nuclei are in microns and the resolution is unknown, and as `predict_nuclei`.
+        InputError: The nuclei are in microns and the resolution is unknown, and as `predict_nuclei`.
     """
     with open_image(path) as image:
         known, source = (mpp, "--mpp") if mpp else (image.mpp, image.mpp_source)
@@ -75,36 +86,48 @@ def predict_image(
             warn(f"{path} tells {source} alone: taken for {known:.3g} microns per pixel; see --mpp")
         if positions.left_out:
             warn(f"{nuclei}: {positions.left_out}")
-        labels = predict_nuclei(classifier, image, nuclei, known or MPP, table, geojson, picture, positions, source)
+        labels = predict_nuclei(classifier, image, nuclei, known or MPP, table, geojson, overlay, positions, source)
     return labels, known or MPP, source
 
 
 def predict_nuclei(
     classifier: Classifier,
-    image: Image,
+    image: TissueImage,
     nuclei: Path,
     mpp: float,
     table: Path,
     geojson: Path,
-    picture: Path,
+    overlay: Path,
     positions: Positions | None = None,
     mpp_source: str = "",
 ) -> np.ndarray:
-    """Classify the nuclei of a tile or slide and write three files, all of them or none; return labels, int (N,).
+    """Classify the nuclei of a tile or slide and write three files, all of them or none.
 
-    nuclei: where they are, see `read_positions`; mpp: microns a pixel of the image; mpp_source: where it comes from
-    table: as of `predict_crops`, with x and y in pixels for Filename, in the order of `nuclei`
-    geojson: the features of `nuclei`, or points, with QuPath's classification and the probabilities as measurements;
-    properties Set and Unsure as in the table
-    picture: the image, no side longer than 4000 pixels, with a ring in the colour of its class round every nucleus
-    positions: the nuclei in pixels, where they were read before
+    About 200 bytes per nucleus are held; all else is read and written in pieces. Drawing 4000x4000 pixels takes 2 GB.
 
-    Some 200 bytes a nucleus are held; all else is read and written in pieces. Drawing 4000x4000 pixels takes 2 GB.
+    Args:
+        classifier: What classifies them.
+        image: The tile or slide.
+        nuclei: Of the file that says where they are, see `read_positions`.
+        mpp: Microns per pixel of the image.
+        table: To be written, CSV: as of `predict_crops`, with x and y in pixels for Filename, in the order of `nuclei`.
+        geojson: To be written: the features of `nuclei`, or points, with QuPath's classification and the probabilities
+            as measurements; properties Set and Unsure as in the table.
+        overlay: To be written, PNG: the image, no side longer than 4000 pixels, with a ring in the colour of its class
+            round every nucleus.
+        positions: The nuclei in pixels, where they were read before.
+        mpp_source: Where `mpp` comes from, for the GeoJSON file.
+
+    Returns:
+        Labels, int64 (N,).
+
+    Raises:
+        InputError: A nucleus lies outside of the image, or a file cannot be read.
     """
     if positions is None:
         positions = _in_pixels(read_positions(nuclei, image.path.name, window(mpp)), mpp, image, nuclei)
     x, y = positions.x, positions.y
-    with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(picture) as new_picture:
+    with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(overlay) as new_overlay:
         crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cut_all(image, y, x, mpp))
         probabilities = _predict(classifier, crops, len(x))
         labels, sets = probabilities.argmax(axis=1), classifier.sets(probabilities)
@@ -114,14 +137,14 @@ def predict_nuclei(
             features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei, window(mpp)))
         else:
             features = map(point, map(float, x), map(float, y))
-        _write_table(new_table, lambda part: {"x": _digits(x[part]), "y": _digits(y[part])}, probabilities, sets)
+        _write_table(new_table, lambda rows: {"x": _digits(x[rows]), "y": _digits(y[rows])}, probabilities, sets)
         about = {"mpp": mpp, "mpp_source": mpp_source or "given"}
         write_features(new_geojson, _classified(features, probabilities, sets), about)
-        save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_picture)
+        save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_overlay)
     return labels
 
 
-def _in_pixels(positions: Positions, mpp: float, image: Image, nuclei: Path) -> Positions:
+def _in_pixels(positions: Positions, mpp: float, image: TissueImage, nuclei: Path) -> Positions:
     """Return the positions in pixels. Raises InputError where a nucleus lies outside of the image."""
     x, y = (values / mpp if positions.microns else values for values in (positions.x, positions.y))
     outside = np.flatnonzero((x < 0) | (y < 0) | (x > image.width) | (y > image.height))
@@ -148,17 +171,17 @@ def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n:
 def _write_table(
     path: Path, keys: Callable[[slice], dict[str, list[str]]], probabilities: np.ndarray, sets: np.ndarray
 ) -> None:
-    """Write the table; `keys` gives the first columns of some rows."""
+    """Write the table; `keys` gives the first columns of the rows in a slice."""
     names = np.array(CLASSES)
     with path.open("w", encoding="utf-8", newline="") as file:
         for start in range(0, len(probabilities), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            chances = probabilities[part]
-            labels = chances.argmax(axis=1)
-            columns = {f"Probability_{label}": chances[:, label] for label in range(len(CLASSES))}
-            columns |= {"Set": [_names(row) for row in sets[part]], "Unsure": sets[part].sum(axis=1) > 1}
-            rows = pd.DataFrame(keys(part) | {"Predicted": labels, "Class": names[labels]} | columns)
-            rows.to_csv(file, header=not start, index=False, float_format="%.6g", lineterminator="\n")
+            rows = slice(start, start + ROWS_AT_ONCE)
+            labels = probabilities[rows].argmax(axis=1)
+            columns: dict[str, Any] = {**keys(rows), "Predicted": labels, "Class": names[labels]}
+            columns |= {f"Probability_{label}": values for label, values in enumerate(probabilities[rows].T)}
+            columns |= {"Set": [_names(row) for row in sets[rows]], "Unsure": sets[rows].sum(axis=1) > 1}
+            table = pd.DataFrame(columns)
+            table.to_csv(file, header=not start, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _digits(values: np.ndarray) -> list[str]:
@@ -172,10 +195,8 @@ def _names(members: np.ndarray) -> str:
 
 
 def _classified(features: Iterator[Feature], probabilities: np.ndarray, sets: np.ndarray) -> Iterator[Feature]:
-    for feature, chances, members in zip(features, probabilities, sets, strict=True):
-        label = int(chances.argmax())
-        measurements = {
-            f"Probability: {name}": float(f"{chance:.6g}") for name, chance in zip(CLASSES, chances, strict=True)
-        }
-        unsure = {"Set": _names(members), "Unsure": bool(members.sum() > 1)}
-        yield classified(feature, CLASSES[label], COLOURS[label], measurements, unsure)
+    for feature, row, members in zip(features, probabilities, sets, strict=True):
+        label = int(row.argmax())
+        measurements = {f"Probability: {name}": float(f"{value:.6g}") for name, value in zip(CLASSES, row, strict=True)}
+        conformal = {"Set": _names(members), "Unsure": bool(members.sum() > 1)}
+        yield classified(feature, CLASSES[label], COLOURS[label], measurements, conformal)

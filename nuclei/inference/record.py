@@ -1,4 +1,4 @@
-"""What predictions were made of, kept beside them: results of another input are never replaced."""
+"""What predictions were made of, written beside them: results of another input are never replaced."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ def write_record(
     """Write as JSON what a run read, and how.
 
     Args:
-        path: of the record.
-        source: the input: a crop, a folder or zip of crops, a tile or a slide.
-        nuclei: the file of its nuclei.
-        models: checkpoints, told by name and SHA-256.
-        settings: what else made the results.
+        path: Of the record.
+        source: The input: a crop, a folder or zip of crops, a tile or a slide.
+        nuclei: The file of its nuclei; None: of crops.
+        models: Checkpoints, told by name and SHA-256.
+        settings: What else made the results.
     """
     record = {
         "input": str(source.resolve()),
@@ -35,20 +35,23 @@ def write_record(
 
 
 def require_results_of(paths: Sequence[Path], source: Path) -> None:
-    """Raise InputError where results are there that are not known to be of `source`.
+    """Look whether results may be replaced: those that exist have to be known as earlier ones of the same input.
 
     Args:
-        paths: of the results; the last one is their record.
-        source: the input.
+        paths: Of the results; the last one is their record.
+        source: The input.
+
+    Raises:
+        InputError: They are not.
     """
-    there = [path for path in paths if path.exists() or path.is_symlink()]
-    if not there:
+    existing = [path for path in paths if path.exists() or path.is_symlink()]
+    if not existing:
         return
     earlier = _read_input(paths[-1])
     if earlier is None:
-        raise InputError(f"{there[0]}: exists, of another program or version: move it, or give another --out")
+        raise InputError(f"{existing[0]}: exists, of another program or version: move it, or give another --out")
     if earlier != str(source.resolve()):
-        raise InputError(f"{there[0]}: exists, and is of {earlier}: give another --out")
+        raise InputError(f"{existing[0]}: exists, and is of {earlier}: give another --out")
 
 
 def _read_input(path: Path) -> str | None:

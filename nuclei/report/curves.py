@@ -35,8 +35,8 @@ def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], clas
     figure = Figure(figsize=(10, 4.6 * len(predicted)), layout="constrained")
     axes = figure.subplots(len(predicted), 2, squeeze=False)
     names = [name.replace(" ", "\n") for name in classes]
-    for row, (model, guess) in zip(axes, predicted.items(), strict=True):
-        crops = np.bincount(labels * len(classes) + guess, minlength=len(classes) ** 2).reshape(len(classes), -1)
+    for row, (model, values) in zip(axes, predicted.items(), strict=True):
+        crops = np.bincount(labels * len(classes) + values, minlength=len(classes) ** 2).reshape(len(classes), -1)
         shares = crops / crops.sum(axis=1, keepdims=True).clip(min=1)
         for ax, matrix, form, text in (
             (row[0], crops, "d", "crops"),
@@ -109,7 +109,11 @@ def plot_reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the accuracy on the most confident crops against their share; by network, see `accuracy_coverage_curve`."""
+    """Draw the accuracy on the most confident crops against their share.
+
+    Args:
+        curves: By network, tables of `accuracy_coverage_curve`.
+    """
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
     for model, table in curves.items():
@@ -134,22 +138,27 @@ def plot_robustness(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set_axis_off()
     for ax, name in zip(axes, names, strict=False):
         for model, table in tables.items():
-            part = table[table["corruption"] == name].sort_values("severity")
+            changed = table[table["corruption"] == name].sort_values("severity")
             clean = table[table["corruption"] == "none"]
             for metric, line in (("accuracy", "-"), ("balanced_accuracy", ":")):
                 label = f"{TITLES[model]}, {metric.replace('_', ' ')}"
-                ax.plot(part["severity"], part[metric], color=COLOURS[model], linestyle=line, marker=".", label=label)
+                style = {"color": COLOURS[model], "linestyle": line, "marker": "."}
+                ax.plot(changed["severity"], changed[metric], label=label, **style)
                 for value in clean[metric]:
                     ax.axhline(value, color=COLOURS[model], linestyle=line, linewidth=0.5)
         ax.set(xlabel=SEVERITIES[name], ylim=(0, 1.02))
-        ax.set_xticks(part["severity"], [f"{severity:g}" for severity in part["severity"]])
+        ax.set_xticks(changed["severity"], [f"{severity:g}" for severity in changed["severity"]])
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, loc="lower left", fontsize=7)
     return figure
 
 
 def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw inner loss against the learning rate: one panel per network, one mark per trial, larger in later rungs."""
+    """Draw inner loss against the learning rate: one panel per network, one mark per trial, larger in later rungs.
+
+    Args:
+        tables: By network, its trials, as the stage `tune` writes them.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     for ax, (model, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         for rung, trials in table.groupby("rung"):
@@ -165,7 +174,11 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_deletion_insertion(curves: pd.DataFrame) -> Figure:
-    """Draw the deletion and insertion curves of `score_models`, a row per model, a line per method, nulls black."""
+    """Draw deletion and insertion curves: one row per model, one line per method, the null orders black.
+
+    Args:
+        curves: Of `score_models`.
+    """
     models, panels = list(curves["Model"].unique()), list(curves["Curve"].unique())
     figure = Figure(figsize=(3.4 * len(panels), 3.4 * len(models)), layout="constrained")
     axes = figure.subplots(len(models), len(panels), sharex=True, sharey=True, squeeze=False)

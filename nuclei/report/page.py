@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,8 @@ from nuclei.task import CLASSES, HEADING, MPP, NETWORKS, SIDE, TISSUE, TITLES, m
 GROUP_ROWS = 30  # of the table of groups: the largest
 HUES = 5  # colours of networks in report.css, those of `nuclei.figures.COLOURS`
 
+Known = TypeVar("Known")
+
 
 @dataclass(frozen=True)
 class Misclassified:
@@ -50,13 +52,16 @@ class Misclassified:
 
 
 def build_page(results: Mapping[str, Any], crops: Mapping[str, np.ndarray], params: Params, parameters: str) -> str:
-    """Build the page: HTML that names no other file or host, the same for the same input.
+    """Build the page, which names no other file or host, and is the same for the same input.
 
     Args:
         results: Of `read_results`.
         crops: By file name, uint8 (H, W, C); empty where they are missing.
         params: All parameters.
         parameters: The text of params.yaml, which is shown.
+
+    Returns:
+        HTML.
     """
     predictions = _by_network(results, "evaluate/predictions_{}.csv")
     errors = list_misclassified(predictions)
@@ -97,6 +102,9 @@ def build_card(results: Mapping[str, Any], model: str, checkpoint: Mapping[str, 
         model: A key of `nuclei.task.NETWORKS`.
         checkpoint: Of `describe_checkpoint`, for the network that was trained on all crops; None where it is missing.
         params: All parameters.
+
+    Returns:
+        Markdown.
     """
     return _template("model_card.md.j2").render(
         **_context(results, params), model=model, checkpoint=checkpoint, targets=TARGETS
@@ -126,7 +134,14 @@ def list_misclassified(predictions: Mapping[str, pd.DataFrame]) -> list[Misclass
 
 
 def count_errors(errors: Sequence[Misclassified]) -> list[tuple[tuple[int, int], int]]:
-    """Count the crops by label and by an incorrect class that a network predicted, the most frequent pair first."""
+    """Count misclassified crops by label and by the incorrect class that a network predicted.
+
+    Args:
+        errors: Of `list_misclassified`.
+
+    Returns:
+        Label and predicted class, and their number of crops, the most frequent pair first.
+    """
     pairs = Counter(
         pair
         for error in errors
@@ -136,7 +151,14 @@ def count_errors(errors: Sequence[Misclassified]) -> list[tuple[tuple[int, int],
 
 
 def confusion(predictions: pd.DataFrame) -> np.ndarray:
-    """Count crops by label and prediction: int64 (K, K)."""
+    """Count crops by label and predicted class.
+
+    Args:
+        predictions: One row per crop: Label and Predicted.
+
+    Returns:
+        int64 (K, K), labels down, predicted classes across.
+    """
     counts = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     np.add.at(counts, (predictions["Label"], predictions["Predicted"]), 1)
     return counts
@@ -153,13 +175,15 @@ def interval_axis(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> dict
         Its low and high ends, and by network the positions of low end, score and high end, in 0..100; None where a
         network has no interval.
     """
-    marks = {
+    marks: dict[str, list[Any]] = {
         model: [scores.get(f"{metric}{end}") for end in ("_low", "", "_high")] for model, scores in metrics.items()
     }
     values = [value for triple in marks.values() for value in triple]
-    if None in values or min(values) == max(values):
+    if any(value is None for value in values):
         return None
     low, high = min(values), max(values)
+    if low == high:
+        return None
     positions = {model: [100 * (value - low) / (high - low) for value in triple] for model, triple in marks.items()}
     return {"low": low, "high": high, "positions": positions}
 
@@ -221,11 +245,11 @@ def _hash(text: str) -> str:
 
 
 def _decimals(value: float | None, digits: int = 3) -> str:
-    return "–" if _unknown(value) else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if _is_known(value) else "–"
 
 
 def _share(value: float | None, digits: int = 1) -> str:
-    return "–" if _unknown(value) else f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f} %" if _is_known(value) else "–"
 
 
 def _count(value: int) -> str:
@@ -241,14 +265,14 @@ def _listed(words: Sequence[str], last: str = "and") -> str:
 def _cell(value: Any) -> str:
     """Write a table's value: counts whole, other numbers with three decimals, or digits where they are small."""
     if isinstance(value, Measured):
-        error = "" if _unknown(value.error) else f" ± {value.error:.3f}"
+        error = f" ± {value.error:.3f}" if _is_known(value.error) else ""
         return f"{_decimals(value.value)}{error}"
-    if _unknown(value):
+    if not _is_known(value):
         return "–"
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _unknown(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _is_known(value: Known | None) -> TypeGuard[Known]:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))

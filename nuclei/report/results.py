@@ -49,12 +49,20 @@ PHOTOGRAPHS = ("split/mosaics.png",)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read each file that the page shows, by its path in `folder`: object, table or image; None where it is missing."""
+    """Read each file that the page shows.
+
+    Args:
+        folder: reports/.
+
+    Returns:
+        By path in `folder`: what JSON holds, a table or an image, of a folder its images by name; None where it is
+        missing.
+    """
     return {name: _read(folder / name, name in PHOTOGRAPHS) if (folder / name).exists() else None for name in STAGES}
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote; a column of numbers with gaps has NaN in the gaps."""
+    """Read the table `path` that `write_csv` wrote; a column of numbers with gaps has NaN in the gaps."""
     table = read_csv(path)
     return table.assign(**{name: _numbers(table[name]) for name in table.columns.difference(NAMES)})
 
@@ -78,7 +86,14 @@ def _numbers(column: pd.Series) -> pd.Series:
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the metadata of the model `path`, see `save_model`, and its number of trained `parameters`."""
+    """Read what a model says of itself.
+
+    Args:
+        path: What `save_model` wrote.
+
+    Returns:
+        Its metadata, and under "parameters" the number of its trained parameters.
+    """
     with safe_open(path, framework="np") as file:
         trained = [name for name in file.keys() if "running_" not in name and "num_batches" not in name]  # noqa: SIM118
         count = sum(math.prod(file.get_slice(name).get_shape()) for name in trained)

@@ -22,7 +22,12 @@ CHANGES = {  # of crops, by corruption; {} is its severity
 
 
 class Measured(NamedTuple):
-    """A value with its standard error or standard deviation, NaN where that is unknown."""
+    """A value with its standard error or standard deviation, NaN where that is unknown.
+
+    Attributes:
+        value: The value.
+        error: In the same unit.
+    """
 
     value: float
     error: float
@@ -32,8 +37,12 @@ class SearchCost(NamedTuple):
     """What the hyper-parameter search of one network cost, and what its trainings cost.
 
     Attributes:
-        trials, trial_steps, trial_crops: Trainings of the search, their optimizer steps, the crops in these steps.
-        trainings, training_steps, training_crops: The same of the networks that were trained afterwards.
+        trials: Trainings of the search.
+        trial_steps: Their optimizer steps.
+        trial_crops: The crops in these steps.
+        trainings: Networks that were trained afterwards.
+        training_steps: Their optimizer steps.
+        training_crops: The crops in these steps.
     """
 
     trials: int
@@ -89,7 +98,7 @@ def robustness_table(scores: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]
 
 
 def describe_change(corruption: str, severity: float) -> str:
-    """Describe a corruption of crops and its severity in words."""
+    """Describe a corruption of crops, and its severity, in words; one that `CHANGES` has no words for, by its name."""
     return CHANGES.get(corruption, f"{corruption} {{}}").format(f"{severity:g}")
 
 
@@ -108,31 +117,34 @@ def explanation_table(faithfulness: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for row in faithfulness[faithfulness["Weights"] == "trained"].to_dict("records"):
         key = (row["Baseline"], row["Method"])
-        chance = random.loc[key] if key in random.index else {}
+        random_row = random.loc[key] if key in random.index else {}
         measured: dict[str, Any] = {"Baseline": method_title(row["Baseline"]), "Method": method_title(row["Method"])}
         measured["Finding"] = row["Finding"]
         for name in ("Deletion", "Insertion"):
             measured[f"{name} gain"] = Measured(row[f"{name}_gain"], row[f"{name}_error"])
-            value, spread = (chance.get(f"{name}_{column}", np.nan) for column in ("gain", "spread"))
-            measured[f"{name} gain, random"] = Measured(value, spread)
+            value, std = (random_row.get(f"{name}_{column}", np.nan) for column in ("gain", "spread"))
+            measured[f"{name} gain, random"] = Measured(value, std)
         for column in ("In_disc", "In_nucleus", "Stability", "Agreement"):
             measured[column.replace("_", " ")] = row.get(column, np.nan)
-        measured["Agreement, random"] = chance.get("Agreement", np.nan)
+        measured["Agreement, random"] = random_row.get("Agreement", np.nan)
         rows.append(measured)
     return rows
 
 
 def count_search(results: Mapping[str, Any], model: str, params: Params) -> SearchCost | None:
-    """Count what the search of `model` cost and what its trainings cost, from their tables; None where one is missing.
+    """Count what the search of one network cost, and what its trainings cost, from their tables.
 
     Args:
         results: Of `read_results`.
         model: A key of `nuclei.task.NETWORKS`.
         params: All parameters.
+
+    Returns:
+        The counts; None where a table is missing.
     """
-    names = ("unzip/data.json", f"tune/{model}/tuned.json", f"tune/{model}/trials.csv", f"train/{model}/curves.csv")
-    names += (f"evaluate/predictions_{model}.csv",)
-    data, tuned, trials, curves, predictions = (results[name] for name in names)
+    data, predictions = results["unzip/data.json"], results[f"evaluate/predictions_{model}.csv"]
+    tuned, trials = results[f"tune/{model}/tuned.json"], results[f"tune/{model}/trials.csv"]
+    curves = results[f"train/{model}/curves.csv"]
     if any(content is None for content in (data, tuned, trials, curves, predictions)):
         return None
     batch_size = params.batch_size or tuned["batch_size"]

@@ -48,10 +48,12 @@ class Epoch(NamedTuple):
         scores: A row of the learning curves: epoch (from 1), lr, train_loss and, with held-out crops, heldout_loss,
             heldout_accuracy, heldout_balanced_accuracy.
         state: What `fit` can go on from; empty where it was not asked for.
+        resumed: Whether it is an epoch of the interrupted run that this one goes on from.
     """
 
     scores: dict[str, float]
     state: bytes
+    resumed: bool = False
 
 
 def training_steps(crops: int, batch_size: int, epochs: float) -> int:
@@ -116,7 +118,7 @@ def fit(
         for name, item in stateful.items():
             item.load_state_dict(state[name])
         for scores in state["epochs"]:
-            yield Epoch(scores, resume_from if scores is state["epochs"][-1] else b"")
+            yield Epoch(scores, resume_from if scores is state["epochs"][-1] else b"", resumed=True)
     curves: list[dict[str, float]] = state["epochs"] if state else []
 
     epochs = -(-config.steps // steps_per_epoch)

@@ -143,7 +143,10 @@ def train_folds(
             if len(curves[key]) >= item.scores["epoch"]:  # a worker that took over from a lost one repeats its past
                 continue
             curves[key].append(item.scores)
-            if item.state:
+            if item.resumed and item.state:  # the last one
+                epoch = item.scores["epoch"]
+                print(f"{network.name}, {_title(key)}: goes on after epoch {epoch} of an interrupted run", flush=True)
+            elif item.state:
                 write_state(states[key], item.state)
             done = {key: len(rows) * steps[key] / network.epochs for key, rows in curves.items()}
             progress.update(round(sum(done.values())), _describe(key, item.scores))
@@ -225,4 +228,8 @@ def _describe(key: int | str, scores: Mapping[str, float]) -> str:
     """Put an epoch's scores into a line."""
     printed = {name: scores[name] for name in ("train_loss", "heldout_loss", "heldout_accuracy") if name in scores}
     numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in printed.items())
-    return f"{'all crops' if key == ALL_CROPS else f'fold {key}'}, epoch {scores['epoch']:.0f}: {numbers}"
+    return f"{_title(key)}, epoch {scores['epoch']:.0f}: {numbers}"
+
+
+def _title(key: int | str) -> str:
+    return "all crops" if key == ALL_CROPS else f"fold {key}"

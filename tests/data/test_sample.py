@@ -26,10 +26,18 @@ FILES = ["example.csv", "test.zip", "train.csv", "train.zip"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The four files on disk."""
+def drawn():
+    """A sample in memory, where it is known which tile a crop comes from."""
+    return draw_sample(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def folder(drawn, tmp_path_factory):
+    """Its four files on disk."""
     out = tmp_path_factory.mktemp("data") / "sample"
-    write_sample(out, CONFIG)
+    with pytest.MonkeyPatch.context() as patch:  # drawing takes seconds, and draws the same again (see `smallest`)
+        patch.setattr("nuclei.data.synthetic.sample.draw_sample", lambda config: drawn)
+        write_sample(out, CONFIG)
     return out
 
 
@@ -39,12 +47,6 @@ def smallest(tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "smallest"
     write_sample(out, SMALLEST)
     return out
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """The same sample in memory, where it is known which tile a crop comes from."""
-    return draw_sample(CONFIG)
 
 
 @pytest.fixture(scope="module")
