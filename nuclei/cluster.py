@@ -255,7 +255,8 @@ def stream_tasks(
     running: dict[Any, Key] = {remote.remote(common, key, *arguments()): key for key, arguments in tasks.items()}
     try:
         while running:
-            (generator, *_), _ = ray.wait(list(running), num_returns=1)
+            ready, _ = ray.wait(list(running), num_returns=1)
+            generator: Any = ready[0]
             key = running[generator]
             try:
                 yield key, ray_get(next(generator))

@@ -29,20 +29,22 @@ def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -
     try:
         file = io.BytesIO(content)
         with Image.open(file, formats=["PNG"]) as image:
+            frames = getattr(image, "n_frames", 1)
             if image.size != (SIDE, SIDE):  # a second header
                 raise ValueError
-            if image.is_animated:
-                raise InputError(f"{where}: {image.n_frames} frames, expected one: save the one that counts")
+            if frames > 1:
+                raise InputError(f"{where}: {frames} frames, expected one: save the one that counts")
             image.load()  # chunks behind the pixels count as well
-            if image.mode == "P" and image.getextrema()[1] >= len(image.getpalette() or []) // 3:
+            if image.mode == "P" and np.max(image.getextrema()) >= len(image.getpalette() or []) // 3:
                 raise ValueError  # colours that the palette lacks
             if not has_all_rows(image, file):
                 raise ValueError
+            plain: Image.Image = image
             if "A" in image.getbands() or "transparency" in image.info:
-                image = image.convert("RGBA")
-                if image.getchannel("A").getextrema()[0] < 255:
+                plain = image.convert("RGBA")
+                if np.min(plain.getchannel("A").getextrema()) < 255:
                     raise InputError(f"{where}: has transparent pixels: put it on a background and save it as RGB")
-            colour = image.convert("RGB")
+            colour = plain.convert("RGB")
             pixels = np.asarray(colour if channels == 3 else colour.convert("L"))
     except BROKEN:
         raise InputError(f"{where}: a damaged PNG: save the crop again") from None

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import tifffile
@@ -64,7 +64,7 @@ def from_power(power: float) -> Resolution:
     return Resolution(mpp, f"an objective of {power:g}x") if mpp else UNKNOWN
 
 
-def density_resolution(per_inch: object) -> Resolution:
+def density_resolution(per_inch: Any) -> Resolution:
     """Return the resolution by the dots per inch of a PNG or JPEG, a pair of numbers or None."""
     try:
         x, y = (25_400 / float(value) for value in per_inch)

@@ -62,7 +62,7 @@ def open_slide(path: Path) -> Iterator[Slide | None]:
 
     Raises InputError where the slide is damaged, also where that ends OpenSlide's process.
     """
-    process = subprocess.Popen(
+    process = subprocess.Popen[bytes](
         [sys.executable, "-P", str(SERVER), str(path.absolute())],  # -P: `tables` beside it is no package to import
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -77,16 +77,14 @@ def open_slide(path: Path) -> Iterator[Slide | None]:
         yield Slide(path, answer["vendor"], levels, answer["downsamples"], answer["properties"], process)
     finally:
         process.kill()
-        for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):
-                pipe.close()
-        process.wait()
+        with suppress(OSError):
+            process.communicate()  # closes the pipes
 
 
 def slide_resolution(slide: Slide) -> Resolution:
     """Return what OpenSlide knows of the resolution."""
-    size = tuple(_number(slide.properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-    mpp = square_mpp(size, str(slide.path))
+    x, y = (_number(slide.properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    mpp = square_mpp((x, y), str(slide.path))
     if mpp:
         return Resolution(mpp, "the slide")
     power = _number(slide.properties.get("openslide.objective-power"))
@@ -102,6 +100,7 @@ def _number(text: str | None) -> float:
 
 def _ask(path: Path, process: subprocess.Popen, request: dict[str, Any] | None) -> tuple[dict[str, Any], bytes]:
     """Send a request, None for the first answer; return the answer and the pixels that follow it."""
+    assert process.stdin and process.stdout
     timer = Timer(SLOWEST, process.kill)
     timer.start()
     try:

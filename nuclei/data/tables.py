@@ -115,8 +115,8 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
         if len(values) != len(header):
             raise InputError(f"{path}, line {line}: {len(values)} values, expected {len(header)} as in the header")
     places = [header.index(name) for name in wanted]
-    values = [[values[place] for place in places] for _, values in rows]
-    table = pd.DataFrame(values, index=[line for line, _ in rows], columns=pd.Index(wanted), dtype=object)
+    cells = [[values[place] for place in places] for _, values in rows]
+    table = pd.DataFrame(cells, index=[line for line, _ in rows], columns=pd.Index(wanted), dtype=object)
     for name in wanted:
         for line, value in table[name].items():
             if not value.strip() or re.search(f"[{CONTROL}]", value):

@@ -13,7 +13,7 @@ import tifffile
 from nuclei.data.resolution import LONGEST_TEXT, Resolution, imagej_values, ome_pixels, tiff_resolution
 from nuclei.errors import InputError
 
-LARGEST = 2**27  # pixels that are decoded at once
+MAX_DECODED_PIXELS = 2**27  # pixels that are decoded at once
 CACHE = 2**27  # bytes of decoded segments
 MOST_PAGES = 64  # that are looked at
 SPARSE = 2**29, 2**13  # pixels of any file, and per byte of it: gaps and tiles that repeat take time as well
@@ -34,13 +34,13 @@ COMPRESSIONS = {
 ReadRegion = Callable[[int, int, int, int], np.ndarray]
 
 
-def image_pages(file: tifffile.TiffFile, where: str) -> tuple[list[tifffile.TiffPage], Resolution]:
+def _image_pages(file: tifffile.TiffFile, where: str) -> tuple[list[tifffile.TiffPage], Resolution]:
     """Return the page that is the image, or its three channels, and the resolution.
 
     Further pages that are smaller (a pyramid, a label) or marked as reduced are passed over.
     Raises InputError, which starts with `where`, where there is no one image, or none of plain pixels.
     """
-    first = file.pages[0]
+    first = _page(file, 0)
     if min(first.imagelength, first.imagewidth) < 1:
         raise InputError(f"{where}: a damaged TIFF, without pixels: copy or save it again")
     _require_plain(first, where)
@@ -48,7 +48,7 @@ def image_pages(file: tifffile.TiffFile, where: str) -> tuple[list[tifffile.Tiff
     pages = [first]
     for number in range(1, MOST_PAGES):
         try:
-            page = file.pages[number]
+            page = _page(file, number)
         except IndexError:
             break
         same = (page.imagelength, page.imagewidth) == (first.imagelength, first.imagewidth)
@@ -62,6 +62,12 @@ def image_pages(file: tifffile.TiffFile, where: str) -> tuple[list[tifffile.Tiff
     if planes > 1 and not all(in_segments(page) and page.samplesperpixel == 1 for page in pages):
         raise InputError(f"{where}: colour in three pages, compressed in a way that is not read here: save it as RGB")
     return pages, resolution
+
+
+def _page(file: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
+    page = file.pages[number]
+    assert isinstance(page, tifffile.TiffPage)  # which it is unless `useframes` was asked for
+    return page
 
 
 def _require_plain(page: tifffile.TiffPage, where: str) -> None:
@@ -124,7 +130,7 @@ def in_segments(page: tifffile.TiffPage) -> bool:
         and page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
         and page.compression in HERE
         and page.predictor in (1, 2)
-        and (page.is_memmappable or page.chunks[0] * page.chunks[1] <= LARGEST)
+        and (page.is_memmappable or page.chunks[0] * page.chunks[1] <= MAX_DECODED_PIXELS)
     )
 
 
@@ -152,7 +158,7 @@ def segment_reader(page: tifffile.TiffPage, where: str) -> ReadRegion:
     samples = page.samplesperpixel
 
     @lru_cache(maxsize=max(CACHE // (tall * wide * samples), 1))
-    def decode(offset: int, size: int, rows: int) -> np.ndarray | None:  # tiles that repeat are decoded once
+    def decode(offset: int, size: int, rows: int) -> np.ndarray:  # tiles that repeat are decoded once
         file.seek(offset)
         return _unpack(file.read(size), page, (rows, wide, samples))
 
@@ -213,7 +219,7 @@ def _unpack_bits(data: bytes, size: int) -> bytes:
 def check_tiff(file: BinaryIO, where: str) -> Resolution:
     """Return the resolution of a TIFF that is to be decoded whole, its single image or the first of a pyramid.
 
-    Raises InputError as `image_pages` does, and where it is damaged.
+    Raises InputError as `_image_pages` does, and where it is damaged.
     """
     with open_tiff(file, where) as tiff:
         pages, resolution = read_pages(tiff, where)
@@ -232,9 +238,9 @@ def open_tiff(file: BinaryIO, where: str) -> tifffile.TiffFile:
 
 
 def read_pages(tiff: tifffile.TiffFile, where: str) -> tuple[list[tifffile.TiffPage], Resolution]:
-    """Return what `image_pages` does. Raises InputError for whatever befalls tifffile, too."""
+    """Return what `_image_pages` does. Raises InputError for whatever befalls tifffile, too."""
     try:
-        return image_pages(tiff, where)
+        return _image_pages(tiff, where)
     except InputError:
         raise
     except Exception:

@@ -61,7 +61,7 @@ def unpack(raw: Path, out: Path, channels: int) -> dict[str, Any]:
     return report
 
 
-def _new_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """Return a memory map of a new .npy of uint8 zeros. Raises OSError where the disk has no room for it."""
     array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     if hasattr(os, "posix_fallocate"):  # on a full disk, writing to the map would kill the process
@@ -74,19 +74,19 @@ def _decode_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], crops:
     """Fill `crops`, uint8 (N, 100, 100, C), with the members' pixels."""
 
     def decode(start: int) -> Decoded:
-        some = crops[start : start + CROPS_PER_TASK]
-        for crop, member in zip(some, members[start : start + CROPS_PER_TASK], strict=True):
+        chunk = crops[start : start + CROPS_PER_TASK]
+        for crop, member in zip(chunk, members[start : start + CROPS_PER_TASK], strict=True):
             crop[:] = decode_one(archive, member, crops.shape[-1])
-        lines = some.reshape(-1, SIDE * crops.shape[-1])  # ten times faster to sum than pixels of three values
+        lines = chunk.reshape(-1, SIDE * crops.shape[-1])  # ten times faster to sum than pixels of three values
         sums = (values.sum(axis=0, dtype=np.int64) for values in (lines, np.square(lines, dtype=np.uint16)))
         return Decoded(
-            [hashlib.blake2b(crop, digest_size=16).digest() for crop in some],
-            *(sum_.reshape(SIDE, -1).sum(axis=0) for sum_ in sums),
+            [hashlib.blake2b(crop, digest_size=16).digest() for crop in chunk],
+            *(total.reshape(SIDE, -1).sum(axis=0) for total in sums),
         )
 
     with ThreadPoolExecutor(DECODERS) as pool:
         digests, totals, squares = zip(*pool.map(decode, range(0, len(members), CROPS_PER_TASK)), strict=True)
-    return Decoded([digest for some in digests for digest in some], sum(totals), sum(squares))
+    return Decoded([digest for chunk in digests for digest in chunk], np.sum(totals, axis=0), np.sum(squares, axis=0))
 
 
 def _describe(decoded: Decoded, channels: int) -> dict[str, Any]:

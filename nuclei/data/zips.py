@@ -36,6 +36,7 @@ def open_members(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip whose directory is of a sensible size. Raises InputError where it is none, or damaged."""
     with ExitStack() as stack:
         try:
             require_file(path)
@@ -106,6 +107,7 @@ def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Return what is in a member. Raises InputError where it is damaged."""
     try:
         with archive.open(info) as member:
             return member.read(LARGEST_MEMBER)  # no more, whatever size the zip claims

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 from zipfile import ZipFile
 
 import numpy as np
@@ -77,7 +77,7 @@ def _read_types(member: Member) -> np.ndarray:
     return types
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return shape, whether the order is Fortran's, and dtype of an .npy. Raises KeyError or what NumPy raises."""
     major, _ = np.lib.format.read_magic(file)
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
@@ -104,7 +104,7 @@ def _tiles(archive: ZipFile, name: str, channels: int, wanted: np.ndarray) -> It
                 if len(tile) != size:
                     raise ValueError("it ends early")
                 if chosen:
-                    yield f"{Path(archive.filename).stem}_{number}", np.frombuffer(tile, dtype).reshape(shape[1:])
+                    yield f"{Path(str(archive.filename)).stem}_{number}", np.frombuffer(tile, dtype).reshape(shape[1:])
     except (KeyError, TypeError, *BROKEN) as error:
         expected = f"{len(wanted)} tiles of {channels} channels in C order"
         raise InputError(f"{member}: expected {expected} ({str(error)[:100]}): download the zip again") from None
@@ -117,5 +117,5 @@ def _find_nuclei(tile: str, mask: np.ndarray) -> pd.DataFrame:
         ids = np.unique(nucleus[nucleus > 0])
         y, x = np.rint(ndimage.center_of_mass(nucleus > 0, nucleus, ids)).astype(int).reshape(-1, 2).T
         nuclei = pd.DataFrame({"tile": tile, "y": y, "x": x, "label": label, "group": tile})
-        parts.append(nuclei[within(y, x, *nucleus.shape, MPP)])
+        parts.append(nuclei[within(y, x, nucleus.shape[0], nucleus.shape[1], MPP)])
     return pd.concat(parts)

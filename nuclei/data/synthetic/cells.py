@@ -86,7 +86,7 @@ def paint(canvas: Canvas, rng: np.random.Generator, nucleus: Nucleus, apart: flo
     u = u / (nucleus.length / 2)
     v = (v - nucleus.bend * (u * u - 0.3)) / (nucleus.width / 2)
     v = v / (1 - nucleus.pointed * np.clip(np.abs(u), 0, 1) ** 3)
-    outline = 1.0
+    outline = np.ones(())
     for wave in (2, 3, 4):
         phase = rng.uniform(0, 2 * np.pi)
         outline = outline + 2 / wave * nucleus.rough * rng.normal() * np.cos(wave * np.arctan2(v, u) + phase)

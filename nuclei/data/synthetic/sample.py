@@ -31,7 +31,7 @@ def draw_sample(config: Sample) -> tuple[list[np.ndarray], pd.DataFrame]:
     or tile), label, tile, patient, and y, x of the nucleus in its tile.
     """
     quotas = {"train": _quotas(config.train), "test": _quotas(config.test)}
-    wanted = sum(quotas.values())
+    wanted = quotas["train"] + quotas["test"]
     tiles: list[np.ndarray] = []
     tables: list[pd.DataFrame] = []
     found = np.zeros(len(CLASSES), int)
