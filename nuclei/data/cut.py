@@ -13,7 +13,7 @@ MARGIN = 4  # pixels round a crop that the resampling looks at
 
 
 def window(mpp: float) -> float:
-    """Return how many pixels of a picture of `mpp` microns a pixel a crop spans, SIDE where that is near enough."""
+    """Return how many pixels of a image of `mpp` microns a pixel a crop spans, SIDE where that is near enough."""
     return float(SIDE) if abs(mpp / MPP - 1) <= AS_IT_IS else SIDE * MPP / mpp
 
 

@@ -203,8 +203,8 @@ BAD = {
     "deep.png": (lambda path, pixels: PIL.Image.fromarray(pixels[..., 0].astype(np.uint16)).save(path), DEEP),
     "float.tif": (lambda path, pixels: tifffile.imwrite(path, pixels[..., 0].astype(np.float32)), DEEP),
     "transparent.png": (transparent, "has transparent pixels: put it on a background, save it as RGB"),
-    "folder.png": (lambda path, _: path.mkdir(), "cannot be read (Is a directory): expected a picture"),
-    "missing.png": (lambda path, _: None, "cannot be read (No such file or directory): expected a picture"),
+    "folder.png": (lambda path, _: path.mkdir(), "cannot be read (Is a directory): expected an image"),
+    "missing.png": (lambda path, _: None, "cannot be read (No such file or directory): expected an image"),
 }
 
 

@@ -22,7 +22,7 @@ from nuclei.files import BoundedFile, require_file
 from nuclei.task import CLASSES
 
 TEST_SHARE = 0.4
-LARGEST = 2**28  # bytes of a picture
+LARGEST = 2**28  # bytes of an image
 LARGEST_TABLE = 2**24  # bytes of a table
 PIECE = 2**22  # bytes that are unpacked at once
 
@@ -85,9 +85,9 @@ def content(member: Member, most: int = LARGEST) -> bytes:
         raise InputError(f"{member}: damaged: download the zip again") from None
 
 
-def decode_all(pictures: dict[str, Member]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each picture's name and its pixels, RGB, uint8 (H, W, 3). Raises InputError."""
-    for name, member in pictures.items():
+def decode_all(images: dict[str, Member]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each image's name and its pixels, RGB, uint8 (H, W, 3). Raises InputError."""
+    for name, member in images.items():
         yield name, decode(io.BytesIO(content(member)), str(member))
 
 

@@ -35,15 +35,15 @@ def import_consep(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFram
     Raises InputError.
     """
     with open_zips(archives) as zips:
-        pictures, labels = find(zips, "Images/[^/]+[.]png"), find(zips, "Labels/[^/]+[.]mat")
-        if not pictures or pictures.keys() != labels.keys():
-            lonely = sorted(pictures.keys() ^ labels.keys())[:1]
+        images, labels = find(zips, "Images/[^/]+[.]png"), find(zips, "Labels/[^/]+[.]mat")
+        if not images or images.keys() != labels.keys():
+            lonely = sorted(images.keys() ^ labels.keys())[:1]
             raise InputError(
                 f"{', '.join(map(str, archives))}: expected CoNSeP's Images/*.png, each with its Labels/*.mat"
                 f"{f'; {lonely[0]!a} has one of them only' if lonely else ''}"
             )
         nuclei = pd.concat([_read_labels(tile, member) for tile, member in labels.items()], ignore_index=True)
-        return write_crops(out, nuclei, decode_all(pictures), MPP, seed)
+        return write_crops(out, nuclei, decode_all(images), MPP, seed)
 
 
 def _require_moderate(data: bytes) -> None:

@@ -37,19 +37,19 @@ LABELS = {
 def import_nucls(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame:
     """Write the competition's four files, and groups.csv with the patient of each crop; return the table of the crops.
 
-    Crops span 25 microns, 125 pixels of these pictures, and are resampled to 100. Raises InputError.
+    Crops span 25 microns, 125 pixels of these images, and are resampled to 100. Raises InputError.
     """
     with open_zips(archives) as zips:
-        pictures, tables = find(zips, "rgb/[^/]+[.]png"), find(zips, "csv/[^/]+[.]csv")
-        if not pictures or not pictures.keys() <= tables.keys():
-            lonely = sorted(pictures.keys() - tables.keys())[:1]
+        images, tables = find(zips, "rgb/[^/]+[.]png"), find(zips, "csv/[^/]+[.]csv")
+        if not images or not images.keys() <= tables.keys():
+            lonely = sorted(images.keys() - tables.keys())[:1]
             raise InputError(
                 f"{', '.join(map(str, archives))}: expected NuCLS's rgb/*.png, each with its csv/*.csv"
                 f"{f'; {lonely[0]!a} has no table' if lonely else ''}"
             )
-        sizes = ((name, pixels.shape[:2]) for name, pixels in decode_all(pictures))
+        sizes = ((name, pixels.shape[:2]) for name, pixels in decode_all(images))
         nuclei = pd.concat([_read_table(name, tables[name], *size) for name, size in sizes], ignore_index=True)
-        return write_crops(out, nuclei, decode_all(pictures), MPP, seed)
+        return write_crops(out, nuclei, decode_all(images), MPP, seed)
 
 
 def _read_table(name: str, member: Member, height: int, width: int) -> pd.DataFrame:
