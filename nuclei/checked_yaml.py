@@ -1,5 +1,6 @@
 """A plain YAML file, checked against a schema: whatever is wrong with it ends in one line that says how to mend it."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -71,6 +72,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# DVC writes YAML 1.2, whose numbers need no point: `-S lr=0.00005` becomes 5e-05, which PyYAML takes for text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def _refuse(problem: str, item: Any) -> yaml.MarkedYAMLError:
     """Return the error that names the line of an event or a node of YAML."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=item.start_mark)
@@ -85,8 +92,7 @@ def _describe(problem: ErrorDetails, schema: type[BaseModel], renamed: Mapping[s
         return f"{key}: no such parameter; {_nearest(_keys(schema), *map(str, problem['loc']))}"
     if problem["type"] == "missing":
         return f"{key}: missing: add it"
-    hint = " (YAML takes 1e-3 for text: write 0.001)" if problem["type"] == "float_type" else ""
-    return f"{key}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!a:.60}{hint}"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!a:.60}"
 
 
 def _nearest(known: list[str], *unknown: str) -> str:

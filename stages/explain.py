@@ -17,6 +17,7 @@ from nuclei.params import load_params
 from nuclei.task import CLASSES, NETWORKS
 
 PALETTE = 256  # colours of a gallery: heat maps are large
+PRINTED = ["Model", "Baseline", "Method", "Insertion_gain", "Deletion_gain", "In_nucleus", "Stability"]
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     result = select_and_explain(
         crops, table, predictions, models, CLASSES, params.explain, params.train.precision, compute
     )
-    print(result.means.round(3).to_string(index=False))
+    print(result.means.loc[result.means["Weights"] == "trained", PRINTED].round(3).to_string(index=False))
     with atomic_directory(Path("data/explain"), replace=True) as folder:
         np.savez(folder / "maps.npz", **result.arrays())  # type: ignore[arg-type]  # none is called allow_pickle
         write_csv(folder / "scores.csv", result.named_scores())

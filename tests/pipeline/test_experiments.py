@@ -33,9 +33,9 @@ def test_queued_experiments_run_at_once_and_leave_no_process(queue):
 
 def test_exp_show_lists_experiments_with_their_parameters(queue):
     shown = {
-        some["name"]: some["revs"][0]["data"]["params"]["params.yaml"]["data"]["tune"]
+        experiment["name"]: experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["tune"]
         for branch in json.loads(queue.run("dvc", "exp", "show", "--json").stdout)
-        for some in branch["experiments"] or []
+        for experiment in branch["experiments"] or []
     }
     assert shown["one-trial"]["trials"] == shown["other-seed"]["trials"] == 1
     assert (shown["one-trial"]["seed"], shown["other-seed"]["seed"]) == (0, 5)
@@ -45,8 +45,8 @@ def test_exp_apply_brings_the_results_of_each_into_the_workspace(queue):
     rates = []
     for name in QUEUED:
         queue.run("dvc", "exp", "apply", name)
-        table = pd.read_csv(queue.path / "reports/trials_resnet.csv")
-        tuned = json.loads((queue.path / "reports/tuned_resnet.json").read_text())
+        table = pd.read_csv(queue.path / "reports/tune/resnet/trials.csv")
+        tuned = json.loads((queue.path / "reports/tune/resnet/tuned.json").read_text())
         assert len(table) == 1 and tuned["lr"] == table["lr"][0]
         rates.append(tuned["lr"])
         queue.run("git", "checkout", ".")

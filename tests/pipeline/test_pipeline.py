@@ -17,13 +17,15 @@ from PIL import Image
 from nuclei.models.checkpoint import load_model
 from nuclei.models.predict import predict_probabilities
 from nuclei.report.results import STAGES as STAGE_OF_FILE
+from nuclei.task import NETWORKS
 from tools.certificate import hashes
 from tools.clone import ROOT, Clone
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-AFTER_EVALUATION = {"headline", "explain", "review"}
+AFTER_EVALUATION = {"primary_metrics", "review", "explain", "figures"}
 AFTER_TRAINING = {"evaluate", "robustness", "submit"} | AFTER_EVALUATION
-FOLDS = {"train_folds", "crossval", "review", "submit"}
+TRAINING = {"train_cnn", "train_resnet"} | AFTER_TRAINING
+SEARCH = {"tune"} | TRAINING
 
 
 def outputs(stage: dict) -> set[str]:
@@ -44,10 +46,14 @@ def reruns(clone: Clone) -> set[str]:
         stages |= more
 
 
+def read_json(clone: Clone, path: str) -> dict:
+    return json.loads((clone.path / path).read_text())
+
+
 def parents(stage: dict) -> set[str]:
     """Everything a stage reads, and the folders that hold it."""
     deps = {"data/sample" if dep == "${data.raw}" else dep for dep in stage["deps"]}
-    return deps | {str(Path(dep).parent) for dep in deps}
+    return deps | {str(folder) for dep in deps for folder in Path(dep).parents}
 
 
 def test_every_stage_writes_what_it_promises(finished):
@@ -66,28 +72,28 @@ def test_a_second_repro_has_nothing_to_do_and_leaves_git_clean(finished):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"train_cnn.seed": 7}, {"train_cnn"} | AFTER_TRAINING | FOLDS),
-        ({"train_cnn.epochs": 3}, {"train_cnn"} | AFTER_TRAINING | FOLDS),
-        ({"train_resnet.final_epochs": 0}, {"train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"lr": 0.001}, {"train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"batch_size": 16}, {"train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"epochs": 1}, {"train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"tune.trials": 3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"train.stain": 0.3}, {"tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"overlap.window": 16}, {"overlap", "split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"split.by": "random"}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
-        ({"split.seed": 7}, {"split", "tune", "train_cnn", "train_resnet"} | AFTER_TRAINING | FOLDS),
+        ({"train_cnn.seed": 7}, {"train_cnn"} | AFTER_TRAINING),
+        ({"train_resnet.ema": 0.9}, {"train_resnet"} | AFTER_TRAINING),
+        ({"train_cnn.epochs": 3}, SEARCH),  # the rungs of the search are shares of it
+        ({"lr": 0.001}, TRAINING),
+        ({"batch_size": 16}, TRAINING),
+        ({"epochs": 1}, TRAINING),
+        ({"tune.trials": 3}, SEARCH),
+        ({"train.stain": 0.3}, SEARCH),
+        ({"overlap.window": 16}, {"overlap", "split"} | SEARCH),
+        ({"split.by": "random"}, {"split"} | SEARCH),
+        ({"split.held_out": 3}, {"split"} | SEARCH),
         ({"sample.seed": 7}, set(STAGES) - {"weights"}),
         ({"data.channels": 1}, set(STAGES) - {"weights", "sample"}),
-        ({"model": "cnn"}, {"headline"}),
-        ({"explain.points": 3}, {"explain"}),
-        ({"crossval.models": ["cnn"]}, FOLDS),
-        ({"evaluate.bins": 5}, {"evaluate", "crossval"} | AFTER_EVALUATION),
-        ({"evaluate.coverage": 0.8}, {"evaluate"} | AFTER_EVALUATION),
-        ({"robustness.factors": [1.0]}, {"robustness"}),
-        ({"review.confidence": 0.5}, {"review"}),
-        ({"predict.tta": False}, {"evaluate", "crossval", "submit"} | AFTER_EVALUATION),
+        ({"model": "cnn"}, {"primary_metrics"}),
+        ({"explain.curve_points": 3}, {"explain", "figures"}),
+        ({"evaluate.bins": 5}, {"evaluate"} | AFTER_EVALUATION),
+        ({"evaluate.target_coverage": 0.8}, {"evaluate"} | AFTER_EVALUATION),
+        ({"robustness.factors": [1.5]}, {"robustness", "figures"}),
+        ({"review.crops": 4}, {"review"}),
+        ({"predict.tta": False}, {"evaluate", "submit"} | AFTER_EVALUATION),
         ({"predict.average": "folds"}, {"submit"}),
+        ({"report.crops": 5}, set()),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -100,149 +106,113 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(finished, change, ex
         (finished.path / "params.yaml").write_text(original)
 
 
-def test_lr_on_the_command_line_trains_both_models_and_nothing_before_them(finished):
-    changes = ("-S", "lr=0.0005", "-S", "epochs=1")
+def test_lr_on_the_command_line_trains_and_runs_nothing_before(finished):
+    changes = ("-S", "lr=0.00005", "-S", "epochs=1")
     try:
-        out = finished.run("dvc", "exp", "run", "-n", "low-lr", *changes, "train_cnn", "train_resnet").stdout
-        assert sorted(re.findall("Running stage '(.+)'", out)) == ["train_cnn", "train_resnet"]
-        assert reruns(finished) == AFTER_TRAINING | FOLDS | {"report"}
-        curves = pd.read_csv(finished.path / "reports" / "curves_resnet.csv")
-        assert len(curves) == 1
+        out = finished.run("dvc", "exp", "run", "-n", "low-lr", *changes, "train_cnn").stdout
+        assert re.findall("Running stage '(.+)'", out) == ["train_cnn"]
+        assert reruns(finished) == TRAINING - {"train_cnn"} | {"report"}
+        curves = pd.read_csv(finished.path / "reports/train/cnn/curves.csv")
+        assert curves["fold"].tolist() == ["0", "1", "all"] and (curves["lr"] <= 0.00005).all()
     finally:
         finished.run("git", "checkout", ".")
         finished.run("dvc", "checkout")
 
 
 def test_metrics_diff_compares_the_two_models(finished):
-    for name in ("cnn", "resnet"):
-        finished.run("dvc", "exp", "run", "-n", name, "-S", f"model={name}")
+    finished.run("dvc", "exp", "run", "-n", "cnn", "-S", "model=cnn")
     finished.run("git", "checkout", ".")
     finished.run("dvc", "checkout")
-    diff = json.loads(finished.run("dvc", "metrics", "diff", "cnn", "resnet", "--json").stdout)
+    diff = json.loads(finished.run("dvc", "metrics", "diff", "main", "cnn", "--json").stdout)
     change = diff["reports/metrics.json"]["log_loss"]
-    expected = {
-        name: json.loads((finished.path / f"reports/metrics_{name}.json").read_text()) for name in ("cnn", "resnet")
-    }
-    assert change["old"] == expected["cnn"]["log_loss"]
-    assert change["new"] == expected["resnet"]["log_loss"]
+    scores = {name: read_json(finished, f"reports/evaluate/metrics_{name}.json") for name in NETWORKS}
+    assert (change["old"], change["new"]) == (scores["resnet"]["log_loss"], scores["cnn"]["log_loss"])
 
 
 def test_metrics_show_lists_both_models(finished):
-    shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)
-    metrics = shown[""]["data"]
-    one, other = (metrics[f"reports/metrics_{name}.json"]["data"] for name in ("cnn", "resnet"))
-    assert one.keys() == other.keys()
-    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "ece"):
-        assert one[f"{metric}_low"] <= one[f"{metric}_high"]
-        assert metric in one
-    assert metrics["reports/comparison.json"]["data"]["is_it_luck"].startswith("Cannot be told: ")  # a handful of tiles
+    metrics = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    for name in NETWORKS:
+        scores = metrics[f"reports/evaluate/metrics_{name}.json"]["data"]
+        for metric in ("accuracy", "log_loss", "brier"):
+            assert scores[f"{metric}_low"] <= scores[metric] <= scores[f"{metric}_high"]
+        assert scores["crops"] == 40  # two folds of three are held out
+    comparison = metrics["reports/evaluate/comparison.json"]["data"]["resnet_against_cnn"]
+    assert comparison["p_value"] == 1 or "difference" in comparison["verdict"]
 
 
 def test_plots_show_draws_confusion_and_curves_of_both(finished):
     finished.run("dvc", "plots", "show", "--out", "plots_out")
     page = (finished.path / "plots_out" / "index.html").read_text()
-    for kind in ("predictions", "curves", "reliability", "abstention", "robustness"):
-        assert f"{kind}_cnn.csv" in page and f"{kind}_resnet.csv" in page
+    for name in NETWORKS:
+        assert f"reports/train/{name}/curves.csv" in page
+        for kind in ("predictions", "reliability", "selective"):
+            assert f"reports/evaluate/{kind}_{name}.csv" in page
     finished.run("git", "clean", "-dfq")
 
 
 def test_submissions_have_the_rows_of_the_example(finished):
     example = pd.read_csv(finished.path / "data/sample/example.csv")
-    for name in ("cnn", "resnet"):
-        submission = pd.read_csv(finished.path / f"reports/submission_{name}.csv")
+    for name in NETWORKS:
+        submission = pd.read_csv(finished.path / f"reports/submit/submission_{name}.csv")
         assert list(submission.columns) == ["Filename", "Label"]
         assert submission["Filename"].tolist() == example["Filename"].tolist()
         assert submission["Label"].isin(range(4)).all()
 
 
-def test_only_held_out_crops_are_scored(finished):
+def test_every_held_out_crop_is_scored_once_by_the_network_that_did_not_see_it(finished):
     split = pd.read_csv(finished.path / "data/split.csv")
-    for name in ("cnn", "resnet"):
-        predictions = pd.read_csv(finished.path / f"reports/predictions_{name}.csv")
-        assert predictions["Filename"].tolist() == split.loc[split["Fold"] == 0, "Filename"].tolist()
-        chances = predictions.filter(like="Probability").to_numpy()
-        assert np.allclose(chances.sum(axis=1), 1, atol=1e-4)
-        assert (chances.argmax(axis=1) == predictions["Predicted"]).all()
+    held_out = split[split["Held_out"] == 1]
+    crops = np.load(finished.path / "data/crops/train.npy")
+    for name in NETWORKS:
+        predictions = pd.read_csv(finished.path / f"reports/evaluate/predictions_{name}.csv")
+        assert predictions["Filename"].tolist() == held_out["Filename"].tolist()
+        assert predictions["Fold"].tolist() == held_out["Fold"].tolist()
+        for fold, rows in predictions.groupby("Fold"):
+            model = load_model(finished.path / f"data/models/{name}/fold_{fold}.safetensors")
+            seen = crops[split.index[split["Fold"] == fold]]
+            expected = predict_probabilities(model, seen, torch.device("cpu"), "auto", tta=True)
+            probabilities = rows.filter(like="Probability").to_numpy()
+            assert np.allclose(probabilities, expected, atol=0.02)  # another number of threads
+            assert (probabilities.argmax(axis=1) == rows["Predicted"]).all()
 
 
-def test_cross_validation_is_off_and_costs_no_import_of_torch(finished):
-    before = hashes(finished)
-    code = (
-        "import sys; from stages import crossval, review, train_folds\n"
-        "for stage in (train_folds, crossval, review): stage.main()\n"
-        "assert 'torch' not in sys.modules"
-    )
-    assert "labels in the held-out fold" in finished.run("python", "-c", code).stdout
-    assert hashes(finished) == before
-    assert json.loads((finished.path / "reports/crossval.json").read_text()) == {}
-
-
-def test_submissions_of_fold_models_that_were_not_trained_end_with_one_line(finished):
-    original = (finished.path / "params.yaml").read_text()
-    before = hashes(finished)
-    finished.set({"predict.average": "folds"})
-    done = finished.run("python", "-m", "stages.submit", check=False)
-    (finished.path / "params.yaml").write_text(original)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: predict.average: folds, but data/models/folds has no cnn: ")
-    assert hashes(finished) == before
-
-
-def test_one_command_trains_and_scores_all_folds_and_submits_their_average(finished):
-    out = finished.run(
-        "dvc", "exp", "run", "-S", "crossval.models=[cnn,resnet]", "-S", "predict.average=folds"
-    ).stdout  # fmt: skip
+def test_submissions_may_be_the_average_of_the_folds_networks(finished):
     try:
-        assert all(f"Running stage '{stage}'" in out for stage in ("train_folds", "crossval", "review", "submit"))
-        assert "Running stage 'train_cnn'" not in out and "Running stage 'evaluate'" not in out
-        split = pd.read_csv(finished.path / "data/split.csv")
-        predictions = pd.read_csv(finished.path / "data/crossval.csv")
-        scores = pd.read_csv(finished.path / "reports/crossval.csv")
-        summary = json.loads((finished.path / "reports/crossval.json").read_text())
-        for name in ("cnn", "resnet"):
-            own = predictions[predictions["Model"] == name]
-            assert sorted(own["Filename"]) == sorted(split["Filename"])  # every crop, once
-            folds = scores[scores["model"] == name]
-            right = (own["Predicted"] == own["Label"]).groupby(own["Fold"]).mean()
-            assert folds["accuracy"].tolist() == pytest.approx(right.tolist(), abs=1e-5)
-            assert summary[name]["accuracy"]["mean"] == pytest.approx(right.mean(), abs=1e-5)
-            assert summary[name]["accuracy"]["spread"] == pytest.approx(right.std(), abs=1e-5)
-        files = hashes(finished)
-        # With fold 0 held out, training is the same as in the train stage.
-        assert files["data/models/folds/cnn_0.safetensors"] == files["data/models/cnn.safetensors"]
-        assert files["data/models/folds/resnet_0.safetensors"] == files["data/models/resnet.safetensors"]
-        assert len({files[f"data/models/folds/cnn_{fold}.safetensors"] for fold in range(3)}) == 3
-        assert "labels in all crops" in out
-        models = [load_model(finished.path / f"data/models/folds/cnn_{fold}.safetensors") for fold in range(3)]
+        out = finished.run("dvc", "exp", "run", "-S", "predict.average=folds", "submit").stdout
+        assert re.findall("Running stage '(.+)'", out) == ["submit"]
+        models = [load_model(finished.path / f"data/models/cnn/fold_{fold}.safetensors") for fold in range(2)]
         crops = np.load(finished.path / "data/crops/test.npy")
-        chances = [predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True) for model in models]
-        submission = pd.read_csv(finished.path / "reports/submission_cnn.csv")
-        assert submission["Label"].tolist() == np.mean(chances, axis=0).argmax(axis=1).tolist()
+        probabilities = [predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True) for model in models]
+        submission = pd.read_csv(finished.path / "reports/submit/submission_cnn.csv")
+        mean = np.mean(probabilities, axis=0)
+        assert np.allclose(mean[np.arange(len(mean)), submission["Label"]], mean.max(axis=1), atol=0.02)
     finally:
         finished.run("git", "checkout", ".")
         finished.run("dvc", "checkout")
 
 
-def test_the_curves_add_up_to_the_scores(finished):
-    """On the held-out fold: all crops answered give the accuracy, and so does each stain as it is (without tta)."""
-    for name in ("cnn", "resnet"):
-        scores = json.loads((finished.path / f"reports/metrics_{name}.json").read_text())
-        answered = pd.read_csv(finished.path / f"reports/abstention_{name}.csv").iloc[-1]
-        assert (answered["coverage"], answered["accuracy"]) == pytest.approx((1, scores["accuracy"]), abs=1e-5)
-        bins = pd.read_csv(finished.path / f"reports/reliability_{name}.csv")
+def test_the_tables_add_up_to_the_scores(finished):
+    for name in NETWORKS:
+        folder = finished.path / "reports/evaluate"
+        scores = read_json(finished, f"reports/evaluate/metrics_{name}.json")
+        answered = pd.read_csv(folder / f"selective_{name}.csv").iloc[-1]
+        assert (answered["selected_fraction"], answered["accuracy"]) == pytest.approx((1, scores["accuracy"]), abs=1e-5)
+        bins = pd.read_csv(folder / f"reliability_{name}.csv")
         gaps = (bins["accuracy"] - bins["confidence"]).abs()
         assert np.average(gaps, weights=bins["crops"]) == pytest.approx(scores["ece"], abs=1e-5)
-        predictions = pd.read_csv(finished.path / f"reports/predictions_{name}.csv", dtype=str, keep_default_na=False)
-        held = [label in some.split() for label, some in zip(predictions["Label"], predictions["Set"], strict=True)]
-        assert np.mean(held) == pytest.approx(scores["set_coverage"], abs=1e-5)
-        stains = pd.read_csv(finished.path / f"reports/robustness_{name}.csv").set_index("factor").loc[1]
-        assert stains["haematoxylin_accuracy"] == stains["eosin_accuracy"]
+        predictions = pd.read_csv(folder / f"predictions_{name}.csv", dtype=str, keep_default_na=False)
+        covered = [row.Label in row.Set.split() for row in predictions.itertuples()]
+        assert np.mean(covered) == pytest.approx(scores["set_coverage"], abs=1e-5)
+        groups = pd.read_csv(folder / f"groups_{name}.csv")
+        assert np.average(groups["Accuracy"], weights=groups["Crops"]) == pytest.approx(scores["accuracy"], abs=1e-5)
+        unchanged = pd.read_csv(finished.path / f"reports/robustness/scores_{name}.csv").iloc[0]
+        assert unchanged["corruption"] == "none" and 0 <= unchanged["accuracy"] <= 1
 
 
-def test_every_picture_opens(finished):
-    pictures = list((finished.path / "reports").rglob("*.png"))
-    assert len(pictures) >= 12
-    for path in pictures:
+def test_every_image_opens(finished):
+    images = list((finished.path / "reports").rglob("*.png"))
+    assert len(images) >= 12
+    for path in images:
         with Image.open(path) as image:
             image.load()
 
@@ -250,8 +220,8 @@ def test_every_picture_opens(finished):
 def test_the_report_shows_the_scores_that_were_measured(finished):
     page = (finished.path / "reports/index.html").read_text()
     assert "Missing: " not in page and len(page) < 5_000_000
-    for name in ("cnn", "resnet"):
-        accuracy = json.loads((finished.path / f"reports/metrics_{name}.json").read_text())["accuracy"]
+    for name in NETWORKS:
+        accuracy = read_json(finished, f"reports/evaluate/metrics_{name}.json")["accuracy"]
         assert f'<td class="number">{accuracy:.3f}' in page
         assert f"| accuracy | {accuracy:.3f} |" in (finished.path / f"reports/model_card_{name}.md").read_text()
     assert "reports/index.html" not in finished.run("git", "ls-files").stdout  # it is large, and DVC's
@@ -292,7 +262,8 @@ print(*opened, sep="\\n")
 
 @pytest.mark.parametrize("name", STAGE_OF_FILE)
 def test_the_report_names_the_stage_that_writes_a_file(name):
-    assert f"reports/{name}" in outputs(STAGES[STAGE_OF_FILE[name]])
+    path = Path("reports") / name
+    assert outputs(STAGES[STAGE_OF_FILE[name]]) & {str(path), *map(str, path.parents)}
 
 
 def test_search_prints_a_line_a_trial_and_nothing_of_rays(finished):
@@ -302,16 +273,15 @@ def test_search_prints_a_line_a_trial_and_nothing_of_rays(finished):
     assert all(line.startswith(("cnn", "resnet")) for line in lines)
 
 
-def test_on_a_users_own_data_missing_pretrained_weights_are_an_error(finished, tmp_path):
+def test_a_weights_file_that_is_missing_is_an_error(finished):
     original = (finished.path / "params.yaml").read_text()
-    missing = tmp_path / "missing.safetensors"
-    finished.set({"train_resnet.weights": str(missing)})
+    finished.set({"train_resnet.weights": "missing.safetensors"})
     before = hashes(finished)
     done = finished.run("dvc", "repro", "weights", check=False)
     (finished.path / "params.yaml").write_text(original)
     assert done.returncode != 0
     assert "error: " in done.stderr
-    assert str(missing) in done.stderr
+    assert "data/pretrained/missing.safetensors" in done.stderr
     assert "Traceback" not in done.stderr
     assert hashes(finished) == before
 

@@ -107,28 +107,28 @@ def spoil(clone: Clone, path: str, folder: Path, silently: bool) -> str:
 
 
 def test_a_corrupted_object_in_the_cache_is_named_and_fetched_again(copy):
-    md5 = spoil(copy, "data/models/cnn.safetensors", copy.path / CACHE, silently=False)
+    md5 = spoil(copy, "data/models/cnn/final.safetensors", copy.path / CACHE, silently=False)
     before = outputs(copy)
     status = copy.run("dvc", "status").stdout
-    assert re.search(r"not in cache: +data/models/cnn\.safetensors", status)
+    assert re.search(r"not in cache: +data/models/cnn", status)
     copy.run("dvc", "pull")
     assert hashlib.md5((copy.path / CACHE / md5[:2] / md5[2:]).read_bytes()).hexdigest() == md5
     assert outputs(copy) == before
 
 
 def test_a_corrupted_object_in_the_remote_is_named(copy, tmp_path):
-    spoil(copy, "data/models/cnn.safetensors", store(copy) / "files" / "md5", silently=False)
+    spoil(copy, "data/models/cnn/final.safetensors", store(copy) / "files" / "md5", silently=False)
     clone = second(copy, tmp_path / "second")
     done = clone.run("dvc", "pull", check=False)
     assert done.returncode != 0
-    assert "Checkout failed for following targets:\ndata/models/cnn.safetensors" in done.stderr
-    assert not (clone.path / "data/models/cnn.safetensors").exists()
+    assert "Checkout failed for following targets:\ndata/models/cnn/final.safetensors" in done.stderr
+    assert not (clone.path / "data/models/cnn/final.safetensors").exists()
 
 
 def test_the_pages_command_names_what_rotted_unseen(copy):
     command = recipe("(cd .dvc/cache/files/md5")
     assert copy.run("bash", "-c", command).stdout == ""
-    spoilt = ["data/models/resnet.safetensors", "data/crops/test.npy"]
+    spoilt = ["data/models/resnet/final.safetensors", "data/crops/test.npy"]
     names = [spoil(copy, path, copy.path / CACHE, silently=True) for path in spoilt]
     assert sorted(copy.run("bash", "-c", command).stdout.splitlines()) == sorted(f"corrupted: {md5}" for md5 in names)
 
