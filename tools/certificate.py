@@ -72,9 +72,10 @@ def hashes(clone: Clone) -> dict[str, str]:
 
 def environment(clone: Clone) -> dict[str, Any]:
     """What the bytes may depend on: what the pipeline wrote of it, the machine, and all that is installed."""
-    found = json.loads((clone.path / "reports/environment.json").read_text())
-    packages = {some.metadata["Name"].lower(): some.version for some in distributions()} | found["packages"]
-    return found | {
+    written = json.loads((clone.path / "reports/train/resnet/environment.json").read_text())
+    packages = {package.metadata["Name"].lower(): package.version for package in distributions()}
+    packages |= written["packages"]
+    return written | {
         "processor": processor(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),

@@ -65,8 +65,8 @@ class Repro:
             time.sleep(0.01)
         return found
 
-    def interrupt(self, victim: str) -> list[str]:
-        """Kill "dvc" or "stage" with SIGKILL, or press "Ctrl-C"; return what is left of the processes after that."""
+    def interrupt(self, victim: str) -> list[psutil.Process]:
+        """Kill "dvc" or "stage" with SIGKILL, or press "Ctrl-C", and wait for dvc; return all that it had started."""
         if self.dvc.poll() is not None:
             return []
         family = [self.dvc, *self.dvc.children(recursive=True)]
@@ -75,9 +75,14 @@ class Repro:
         else:
             running = self.stage if victim == "stage" else None
             (running[0] if running else self.dvc).kill()
-        # After a kill Ray's agents try for a minute to tell a head that is gone, too; then they end.
-        _, alive = psutil.wait_procs(family, timeout=180)
-        return [" ".join(process.cmdline()) for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        self.dvc.wait(PATIENCE)
+        return family
+
+
+def still_alive(processes: list[psutil.Process]) -> list[str]:
+    """Return the commands of those that do not end. Ray's agents try for a minute to tell a head that is gone, too."""
+    _, alive = psutil.wait_procs(processes, timeout=180)
+    return [" ".join(process.cmdline()) for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -16,16 +16,9 @@ import yaml
 
 from tools.certificate import certify
 from tools.clone import Clone, clone_project
-from tools.interruptions import Repro, leftovers
+from tools.interruptions import Repro, leftovers, still_alive
 
-CHANGES = {  # enough trials, epochs and folds to go on from
-    "tune.epochs": [1, 2],
-    "train_cnn.epochs": 6,
-    "train_cnn.final_epochs": 3,
-    "train_resnet.epochs": 4,
-    "train_resnet.final_epochs": 2,
-    "crossval.models": ["cnn"],
-}
+CHANGES = {"train_cnn.epochs": 6, "train_resnet.epochs": 3}  # enough to go on from
 # Stage; when: a share of the seconds that it takes undisturbed, or a file of its folder in data/.resume that is
 # written; and who is killed: DVC, which takes the stage with it, or the stage alone.
 MOMENTS = [
@@ -37,15 +30,15 @@ MOMENTS = [
     ("tune", 0.2, "stage"),
     ("tune", "trials.safetensors", "dvc"),
     ("tune", "trials.safetensors", "stage"),
-    ("train_cnn", "training.safetensors", "stage"),
-    ("train_cnn", "final.safetensors", "dvc"),
-    ("train_resnet", "training.safetensors", "stage"),
-    ("train_resnet", "training.safetensors", "dvc"),
-    ("train_folds", "cnn_0.safetensors", "dvc"),
-    ("train_folds", "cnn_1.safetensors", "stage"),
+    ("train_cnn", "0.safetensors", "stage"),
+    ("train_cnn", "1.safetensors", "dvc"),
+    ("train_cnn", "all.safetensors", "stage"),
+    ("train_resnet", "0.safetensors", "stage"),
+    ("train_resnet", "1.safetensors", "dvc"),
+    ("train_resnet", "all.safetensors", "dvc"),
     ("evaluate", 0.7, "dvc"),
     ("robustness", 0.5, "stage"),
-    ("crossval", 0.9, "dvc"),
+    ("review", 0.9, "dvc"),
     ("explain", 0.8, "stage"),
     ("submit", 0.9, "dvc"),
     ("report", 0.5, "stage"),
@@ -109,7 +102,7 @@ def kill(run: Repro, stage: str, when: float | str, victim: str, seconds: dict[s
         moment = f"{when:.0%} of {seconds[stage]:.1f} s"
     run.wait_until(lambda: victim == "dvc" or run.stage)
     running = run.stage
-    left = run.interrupt(victim)
+    left = still_alive(run.interrupt(victim))
     hit = running[1] if running else "between stages"
     return {"stage": stage, "moment": moment, "killed": victim, "hit": hit, "processes": len(left)}
 
@@ -121,8 +114,8 @@ def modified(file: Path) -> int | None:
 def what_became_of(stage: str, output: str) -> str:
     """What the next `dvc repro` did with a stage: goes by DVC's and the stage's own lines."""
     _, _, after = output.partition(f"Running stage '{stage}'")
-    own = after.split("Running stage")[0]
-    resumed = [line for line in own.splitlines() if "interrupted run" in line]
+    printed = after.split("Running stage")[0]
+    resumed = [line for line in printed.splitlines() if "interrupted run" in line]
     return "; ".join(resumed) or ("ran again" if after else "was done")
 
 

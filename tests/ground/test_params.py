@@ -162,6 +162,13 @@ def test_a_parameter_of_an_earlier_version_is_told_what_became_of_it(key, tmp_pa
             value = value[part]
 
 
+@pytest.mark.parametrize("text", ["5e-05", "5E-5", "0.00005", "5.0e-5"])
+def test_numbers_are_read_as_dvc_writes_them(text, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text().replace("\nlr:\n", f"\nlr: {text}\n"))
+    assert load_params(path).lr == 0.00005
+
+
 def test_a_missing_key_is_named(tmp_path):
     values = yaml.safe_load(PARAMS.read_text())
     del values["train"]["stain"]

@@ -11,7 +11,7 @@ import yaml
 
 from tools.certificate import certify
 from tools.clone import Clone
-from tools.interruptions import Repro, leftovers
+from tools.interruptions import Repro, leftovers, still_alive
 
 VICTIMS = {  # who is hit once that file of data/.resume is written
     "Ctrl-C": "tune/trials.safetensors",
@@ -39,16 +39,16 @@ def seen(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
             at_work = run.wait_until(lambda run=run, file=file: (folder / "data/.resume" / file).exists() and run.stage)
             assert at_work, run.output
             stage, _ = at_work
-            left = run.interrupt(victim)
+            family = run.interrupt(victim)
             hits[victim] = SimpleNamespace(
-                dvc=run.dvc.pid, stage=stage.pid, left=left, output=run.output, files=leftovers(folder)
+                dvc=run.dvc.pid, stage=stage.pid, family=family, output=run.output, files=leftovers(folder)
             )
     return SimpleNamespace(clone=clone, hits=hits, second=second, last=clone.run("dvc", "repro"))
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_no_process_is_left(seen, victim):
-    assert seen.hits[victim].left == []
+    assert still_alive(seen.hits[victim].family) == []
 
 
 def test_ctrl_c_ends_with_one_line_and_leaves_neither_half_a_file_nor_a_trace_of_ray(seen):

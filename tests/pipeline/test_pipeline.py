@@ -144,9 +144,9 @@ def test_plots_show_draws_confusion_and_curves_of_both(finished):
     finished.run("dvc", "plots", "show", "--out", "plots_out")
     page = (finished.path / "plots_out" / "index.html").read_text()
     for name in NETWORKS:
-        assert f"reports/train/{name}/curves.csv" in page
+        assert f"{name}/curves.csv::" in page  # what the paths of both have in common is left out
         for kind in ("predictions", "reliability", "selective"):
-            assert f"reports/evaluate/{kind}_{name}.csv" in page
+            assert f"{kind}_{name}.csv" in page
     finished.run("git", "clean", "-dfq")
 
 
@@ -197,7 +197,7 @@ def test_the_tables_add_up_to_the_scores(finished):
         scores = read_json(finished, f"reports/evaluate/metrics_{name}.json")
         answered = pd.read_csv(folder / f"selective_{name}.csv").iloc[-1]
         assert (answered["selected_fraction"], answered["accuracy"]) == pytest.approx((1, scores["accuracy"]), abs=1e-5)
-        bins = pd.read_csv(folder / f"reliability_{name}.csv")
+        bins = pd.read_csv(folder / f"reliability_{name}.csv").query("calibrated == 1")
         gaps = (bins["accuracy"] - bins["confidence"]).abs()
         assert np.average(gaps, weights=bins["crops"]) == pytest.approx(scores["ece"], abs=1e-5)
         predictions = pd.read_csv(folder / f"predictions_{name}.csv", dtype=str, keep_default_na=False)
