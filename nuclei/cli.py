@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from nuclei.errors import InputError, one_line, run
 from nuclei.files import atomic_write, require_distinct, require_replaceable, require_writable_file
 from nuclei.inference.record import require_results_of, write_record
+from nuclei.machine import ignore_matplotlib_settings
 from nuclei.task import CLASSES
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def main() -> None:
     """Run the command that the command line asks for; a wrong one, or bad input, ends with one line on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end the work
+    ignore_matplotlib_settings()
     run(lambda: act(sys.argv[1:]))
 
 

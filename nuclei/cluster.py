@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,8 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would take a search that was cut short for a whole one
 if os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a refusal is one; 20 tries take a quarter of an hour
+else:
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as there, listen on loopback, on no other address
 
 CROPS_PER_TASK = 256  # that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
 TASKS_PER_WORKER = 2  # the next one arrives while one is computed
@@ -77,6 +79,7 @@ def _join() -> str:
         check_connection(address)
     else:
         check_port()
+        _hide_token()
     try:
         context = _start(address)
     except Exception as error:  # Ray raises whatever it comes upon
@@ -90,9 +93,18 @@ def _join() -> str:
             f"RAY_ADDRESS: cannot join {address}: {reason}. Ray {ray.__version__} has to run there, and its token "
             "to be in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token (see docs/cluster.md)"
         ) from error
+    _hide_token()
     if address:
         threading.Thread(target=_watch, args=[ray.get_runtime_context().gcs_address], daemon=True).start()
     return context.address_info["session_dir"]
+
+
+def _hide_token() -> None:
+    """Keep the token that Ray leaves in the home folder from other users: who reads it can run code as this one."""
+    with suppress(OSError, RuntimeError):  # no home: Ray says so
+        folder = Path.home() / ".ray"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "auth_token").chmod(0o600)
 
 
 def _start(address: str | None) -> Any:

@@ -81,3 +81,11 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def ignore_matplotlib_settings() -> None:
+    """Have matplotlib, if it is imported later, draw the same figures whatever a notebook or a matplotlibrc asks for.
+
+    Notebooks set MPLBACKEND to a module that need not be installed here, which ends every import of matplotlib.
+    """
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}

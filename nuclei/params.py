@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from nuclei.checked_yaml import load_checked
 from nuclei.task import NETWORKS
@@ -50,7 +50,7 @@ def _network(name: str) -> str:
     return name
 
 
-ModelName = Annotated[str, AfterValidator(_network)]
+ModelName = Annotated[str, AfterValidator(_network), WithJsonSchema({"type": "string", "enum": list(NETWORKS)})]
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 
 

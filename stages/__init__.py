@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from nuclei.machine import ignore_matplotlib_settings
+
 POLL = 0.1  # seconds
 
 
@@ -33,5 +35,6 @@ def _end_with_dvc() -> None:
 if sys.argv[0] == "-m" and "DVC_STAGE" in os.environ:
     threading.Thread(target=_end_with_dvc, daemon=True).start()
 
+ignore_matplotlib_settings()
 # Threads that wait for work sleep: spinning ones slow everything down twentyfold where two programs share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
