@@ -101,17 +101,22 @@ def predict(network: nn.Module, folder: Path, index: pd.DataFrame, device: str) 
     return network(images.to(device)).argmax(dim=1).cpu().numpy()
 
 
-def occlusion(network: nn.Module, images: Tensor, targets: np.ndarray, window: int, stride: int) -> np.ndarray:
-    """Return maps (N, H, W) by Captum as it comes: one window at a time, in float32. images: (N, 3, H, W)."""
+def occlusion(
+    network: nn.Module, images: Tensor, hidden: Tensor, targets: np.ndarray, window: int, stride: int
+) -> np.ndarray:
+    """Return maps (N, H, W) by Captum as it comes: one window at a time, in float32.
+
+    images, hidden: (N, 3, H, W), the crops and what stands in the windows
+    """
     network.eval()
     maps = [
         Occlusion(network).attribute(
             image,
             sliding_window_shapes=(3, window, window),
             strides=(1, stride, stride),
-            baselines=image.mean(dim=(2, 3), keepdim=True).expand_as(image),
+            baselines=colour,
             target=int(target),
         )
-        for image, target in zip(images.split(1), targets, strict=True)
+        for image, colour, target in zip(images.split(1), hidden.split(1), targets, strict=True)
     ]
     return torch.cat(maps).mean(dim=1).detach().cpu().numpy()

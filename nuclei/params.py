@@ -182,7 +182,7 @@ class Robustness(Section):
     crops: Annotated[int, Field(ge=1, le=1_000_000)]  # drawn at random from the held-out folds
     factors: Severities  # how many times as strong each stain is
     blur: Severities  # standard deviation, pixels
-    jpeg: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length=100)]  # quality, 1 to 100
+    jpeg: Annotated[list[Annotated[int, Field(ge=1, le=95)]], Field(max_length=100)]  # quality, 1 to 95
     gamma: Severities  # exponent of the grey levels; above 1: darker
     resolution: Severities  # how many times as large pixels are
     stains: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=100)]

@@ -13,7 +13,10 @@ from benchmarks.speed.training import SHAPES
 from benchmarks.workspace import Workspace, params
 from nuclei.crops import open_crops
 from nuclei.device import setup_device
-from nuclei.explanation.explain import attribution
+from nuclei.explanation import attribution
+from nuclei.explanation.explainable import mean_colour
+from nuclei.models.calibration import Calibration
+from nuclei.models.checkpoint import Model
 from nuclei.models.networks import build
 from nuclei.models.transforms import normalise
 
@@ -22,25 +25,21 @@ WINDOW, STRIDE = 20, 10  # pixels: 81 windows a crop
 
 def captum(workspace: Workspace) -> Workload:
     network, crops, device = _prepare(workspace)
-    targets, inputs = np.zeros(len(crops), int), normalise(torch.from_numpy(crops)).to(device)
-
-    def run() -> int:
-        return len(baseline.occlusion(network, inputs, targets, WINDOW, STRIDE))
-
-    return Workload(run)
+    return Workload(lambda: len(_captum(network, crops, device)))
 
 
 def run_project(precision: str, workspace: Workspace) -> Workload:
     """The notes say how far the maps of two crops are from Captum's, as a share of the largest value there."""
     network, crops, device = _prepare(workspace)
+    model = Model("resnet", network, SHAPES["resnet"], Calibration(), Calibration())
     method = partial(attribution.occlusion, window=WINDOW, stride=STRIDE, precision=precision)
 
     def maps(crops: np.ndarray) -> np.ndarray:
         targets = np.zeros(len(crops), int)
-        return attribution.attribute(network, crops, targets, targets.tolist(), {"": method}, device)[""]
+        return attribution.attribute(model, crops, targets, targets.tolist(), {"": method}, device)[""]
 
     pair = crops[:2]
-    exact = baseline.occlusion(network, normalise(torch.from_numpy(pair)).to(device), np.zeros(2, int), WINDOW, STRIDE)
+    exact = _captum(network, pair, device)
     difference = float(np.abs(maps(pair) - exact).max())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(2, 3, 100, 100, device=device))
@@ -48,6 +47,13 @@ def run_project(precision: str, workspace: Workspace) -> Workload:
 
     notes = {"largest difference": difference, "share of the largest value": difference / float(np.abs(exact).max())}
     return Workload(lambda: len(maps(crops)), counter.get_total_flops() / 2 * (windows + 1), notes)
+
+
+def _captum(network: nn.Module, crops: np.ndarray, device: torch.device) -> np.ndarray:
+    """Explain log-probabilities of the first class, windows filled with the mean colour: what this project does."""
+    images, hidden = (normalise(torch.from_numpy(each)).to(device) for each in (crops, mean_colour(crops).copy()))
+    log_probabilities = nn.Sequential(network, nn.LogSoftmax(dim=1))
+    return baseline.occlusion(log_probabilities, images, hidden, np.zeros(len(crops), int), WINDOW, STRIDE)
 
 
 def _prepare(workspace: Workspace) -> tuple[nn.Module, np.ndarray, torch.device]:

@@ -1,4 +1,4 @@
-"""From four files to two submissions, hyper-parameters tuned: equal trials, epochs and training crops."""
+"""From four files to two submissions, tuned and cross-validated: equal trials, networks, epochs and training crops."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from benchmarks import baseline
@@ -14,12 +15,12 @@ from benchmarks.speed import tuning
 from benchmarks.workspace import PROJECT, Workspace, extract
 from nuclei.device import setup_device
 
-EPOCHS = 3  # of either network
+EPOCHS, FOLDS, HELD_OUT = 3, 5, 2
 CHANGES = {  # of params.yaml: only what makes both do the same
-    "epochs": EPOCHS,
-    "tune": {"trials": tuning.TRIALS, "epochs": [1]},
-    "train_cnn": {"final_epochs": 0, "patience": EPOCHS},
-    "train_resnet": {"final_epochs": 0, "patience": EPOCHS, "weights": "none"},
+    "split": {"folds": FOLDS, "held_out": HELD_OUT},
+    "tune": {"trials": tuning.TRIALS, "rungs": [1 / EPOCHS], "batch_size": [32]},
+    "train_cnn": {"epochs": EPOCHS},
+    "train_resnet": {"epochs": EPOCHS, "weights": "none"},
 }
 
 
@@ -27,20 +28,22 @@ def run_baseline(workspace: Workspace) -> Workload:
     """One script: extract, tune, train and validate, predict; no search for overlaps, no checks."""
     setup_device(workspace.device, workspace.threads)
     index, test = workspace.index("train"), workspace.index("test")
-    fitting, validation = index.iloc[: len(index) * 3 // 5], index.iloc[len(index) * 3 // 5 : len(index) * 4 // 5]
+    folds = [index.iloc[fold::FOLDS] for fold in range(FOLDS)]
 
     def run() -> int:
         png = workspace.folder / "extracted"
         extract(workspace.raw, png)
-        tuning.tune_baseline(png / "train", fitting, validation, workspace.device)
+        tuning.tune_baseline(png / "train", pd.concat(folds[2:]), folds[1], workspace.device)
         for name, build in baseline.NETWORKS.items():
-            network = build().to(workspace.device)
-            optimizer = baseline.adam(network)
-            for _ in range(EPOCHS):
-                baseline.train_epoch(
-                    network, optimizer, baseline.loader(png / "train", fitting, shuffle=True), workspace.device
-                )
-                baseline.validate(network, baseline.loader(png / "train", validation), workspace.device)
+            for fold in (*range(HELD_OUT), None):  # the last one is trained on all
+                network = build().to(workspace.device)
+                optimizer = baseline.adam(network)
+                rows = index if fold is None else pd.concat(folds[:fold] + folds[fold + 1 :])
+                for _ in range(EPOCHS):
+                    batches = baseline.loader(png / "train", rows, shuffle=True)
+                    baseline.train_epoch(network, optimizer, batches, workspace.device)
+                    if fold is not None:
+                        baseline.validate(network, baseline.loader(png / "train", folds[fold]), workspace.device)
             labels = baseline.predict(network, png / "test", test, workspace.device)
             test.assign(Label=labels).to_csv(workspace.folder / f"submission_{name}.csv", index=False)
         shutil.rmtree(png)
@@ -60,10 +63,10 @@ def run_project(workspace: Workspace) -> Workload:
     (copy / "dvc.lock").unlink()
     _git("init", "-q", cwd=copy)
     params = yaml.safe_load((copy / "params.yaml").read_text())
-    params |= {"threads": workspace.threads, "device": workspace.device, "epochs": EPOCHS}
+    params |= {"threads": workspace.threads, "device": workspace.device}
     params["data"]["raw"] = str(workspace.raw)
     for section, values in CHANGES.items():
-        params[section] = params[section] | values if isinstance(values, dict) else values
+        params[section] |= values
     (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False).replace(": null\n", ":\n"))
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -12,8 +12,10 @@ from benchmarks.measure import Implementation, Workload
 from benchmarks.workspace import Workspace, params
 from nuclei.crops import LabelledCrops, open_crops
 from nuclei.device import setup_device
-from nuclei.models.networks import ResNet18, SmallCNN, build
-from nuclei.training.loop import Recipe, fit
+from nuclei.models.networks import build
+from nuclei.models.resnet import ResNet18
+from nuclei.models.small_cnn import SmallCNN
+from nuclei.training.loop import TrainConfig, fit, training_steps
 
 SHAPES = {"cnn": SmallCNN(3, (32, 64, 128, 256), (128, 128), 0.2), "resnet": ResNet18(3, "pretrained")}
 BATCH_SIZE = 64
@@ -43,20 +45,21 @@ def run_project(name: str, workspace: Workspace, compiled: bool = False) -> Work
     network = build(SHAPES[name], seed=0)
     crops = LabelledCrops(open_crops(workspace.crops, "train"), workspace.index("train")["Label"].to_numpy(np.int64))
     few = LabelledCrops(crops.crops[: 2 * BATCH_SIZE], crops.labels[: 2 * BATCH_SIZE])
-    list(fit(network, few, None, recipe(), device))
+    list(fit(network, few, None, config(len(few)), device))
     flop = flop_of_training(network, device)
     if compiled:
         network.compile()
 
     def run() -> int:
-        list(fit(network, crops, None, recipe(EPOCHS), device))
+        list(fit(network, crops, None, config(len(crops), EPOCHS), device))
         return EPOCHS * max(len(crops) // BATCH_SIZE, 1) * min(BATCH_SIZE, len(crops))
 
     return Workload(run, flop)
 
 
-def recipe(epochs: int = 1) -> Recipe:
-    return Recipe(lr=0.001, batch_size=BATCH_SIZE, epochs=epochs, seed=0, ema=0.0, train=params().train)
+def config(crops: int, epochs: int = 1, batch_size: int = BATCH_SIZE, seed: int = 0) -> TrainConfig:
+    steps = training_steps(crops, batch_size, epochs)
+    return TrainConfig(lr=baseline.LR, batch_size=batch_size, steps=steps, seed=seed, ema=0.0, train=params().train)
 
 
 def flop_of_training(network: nn.Module, device: torch.device) -> float:

@@ -10,13 +10,14 @@ import pandas as pd
 
 from benchmarks import baseline
 from benchmarks.measure import Implementation, Workload
-from benchmarks.speed.training import BATCH_SIZE, SHAPES, recipe
+from benchmarks.speed.training import BATCH_SIZE, SHAPES, config
 from benchmarks.workspace import Workspace, params
 from nuclei.crops import LabelledCrops, open_crops
 from nuclei.device import setup_device
 from nuclei.models.networks import build
+from nuclei.params import Params
 from nuclei.training.loop import fit
-from nuclei.training.tuning import search
+from nuclei.training.tuning import SearchData, search
 
 TRIALS = 2  # a network, of one epoch each
 LR = [0.0005, 0.001]
@@ -66,23 +67,29 @@ def shared_gpus(device: str) -> int:
 
 def run_project(workspace: Workspace, crops: int | None = None) -> Workload:
     """crops: how many are trained on; a handful shows what starting and stopping Ray takes"""
-    train, validation = _crops(workspace)
-    if crops:
-        train, validation = (LabelledCrops(each.crops[:crops], each.labels[:crops]) for each in (train, validation))
-    changes = {
-        "trials": TRIALS,
-        "epochs": [1],
-        "batch_size": [BATCH_SIZE],
-        "gpus_per_trial": shared_gpus(workspace.device),
-    }
-    settings = params().tune.model_copy(update=changes)
+    sets = [each.take(np.arange(len(each))[:crops]) for each in _crops(workspace)]
+    data = SearchData(search_params(workspace.device), {}, *sets)
 
     def run() -> int:
         with tempfile.TemporaryDirectory(dir=workspace.folder) as kept:  # nothing to go on from
-            tables = search(SHAPES, {}, train, validation, params().train, settings, workspace.device, Path(kept))
+            tables = search(list(SHAPES), data, Path(kept))
         return sum(map(len, tables.values()))
 
     return Workload(run)
+
+
+def search_params(device: str, trials: int = TRIALS) -> Params:
+    """The project's parameters, but for a search of a single rung, one epoch a trial."""
+    chosen = params()
+    tune = {"trials": trials, "rungs": [1.0], "batch_size": [BATCH_SIZE], "gpus_per_trial": shared_gpus(device)}
+    return chosen.model_copy(
+        update={
+            "device": device,
+            "tune": chosen.tune.model_copy(update=tune),
+            "train_cnn": chosen.train_cnn.model_copy(update={"epochs": 1}),
+            "train_resnet": chosen.train_resnet.model_copy(update={"epochs": 1}),
+        }
+    )
 
 
 def alone(workspace: Workspace) -> Workload:
@@ -93,7 +100,7 @@ def alone(workspace: Workspace) -> Workload:
     def run() -> int:
         for shape in SHAPES.values():
             for _ in range(TRIALS):
-                list(fit(build(shape, seed=0), train, validation, recipe(), device))
+                list(fit(build(shape, seed=0), train, validation, config(len(train)), device))
         return TRIALS * len(SHAPES)
 
     return Workload(run)

@@ -3,7 +3,8 @@
 `python -m benchmarks.studies.accuracy --raw FOLDER`, 18 minutes on two cores.
 
 The split is the project's: crops that share pixels are on one side. Both start from random weights, at the same
-learning rate, and keep the epoch that their own validation likes best: the baseline's, in training mode, by accuracy.
+learning rate. The baseline keeps the epoch that its validation, in training mode, likes best; this project trains to
+the end of its schedule, and the validation crops only show how far it is.
 """
 
 import argparse
@@ -26,21 +27,20 @@ from tqdm import tqdm
 from benchmarks import baseline
 from benchmarks.machine import describe_machine
 from benchmarks.markdown import markdown_table
-from benchmarks.speed.training import SHAPES
+from benchmarks.speed.training import SHAPES, config
 from benchmarks.workspace import RESULTS, Workspace, extract, params
-from nuclei.crops import LabelledCrops, open_crops, roles
+from nuclei.crops import FoldedCrops, LabelledCrops, open_crops, open_folds
 from nuclei.data.synthetic.sample import write_sample
 from nuclei.data.unpack import unpack
 from nuclei.device import setup_device
-from nuclei.files import write_json
+from nuclei.files import write_csv, write_json
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
-from nuclei.splitting.folds import assign_folds
-from nuclei.splitting.leakage import check_folds, merge_groups
-from nuclei.splitting.overlap import groups, overlapping_pairs
-from nuclei.training.loop import Epoch, Recipe, fit, keep_best
+from nuclei.splitting.overlap import overlapping_pairs
+from nuclei.splitting.split import split_crops
+from nuclei.training.loop import fit
 
-BATCH_SIZE = 32  # of this project; the search takes it rather than 64, see reports/tuned_*.json
+BATCH_SIZE = 32  # of this project; the search takes it rather than 64
 LONGER = 3  # times the epochs, in a third run: what the time that is saved can be spent on
 TITLES = {
     "baseline": "baseline",
@@ -75,7 +75,7 @@ def measure_accuracy(workspace: Workspace, raw: Path | None, size: Size) -> list
 
     network, implementation, seed, epochs
     crops: number trained on
-    minutes: of training and validation; best_minutes: until the epoch that was kept
+    minutes: of training and validation; best_minutes: until the epoch that was kept, this project's last
     validation_accuracy, holdout_accuracy: of the epoch that was kept, in evaluation mode
     curve: of each epoch, minutes since the start and validation accuracy
     """
@@ -103,22 +103,20 @@ def measure_accuracy(workspace: Workspace, raw: Path | None, size: Size) -> list
 
 
 def split(workspace: Workspace) -> Parts:
-    """Split the crops by overlap, with the project's parameters."""
-    _, folds = group_and_fold(workspace)
+    """Hold out fold 0, validate on fold 1, train on the others."""
+    folds = fold_crops(workspace).folds
     order = np.random.default_rng(0).permutation(len(folds))
-    return Parts(*(order[np.isin(folds[order], members)] for members in roles(params().split.folds)))
+    fold = folds[order]
+    return Parts(order[fold > 1], order[fold == 1], order[fold == 0])
 
 
-def group_and_fold(workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:
-    """Return the group of each training crop, which share pixels, and its fold: int (N,) both."""
-    chosen, overlap, index = params().split, params().overlap, workspace.index("train")
-    crops = open_crops(workspace.crops, "train")
-    pairs = overlapping_pairs(crops, window=overlap.window, border=overlap.border, threads=workspace.threads)
-    given = index["Group"].to_numpy() if "Group" in index else np.arange(len(index))
-    group = merge_groups(groups(pairs, len(index)), given)
-    folds = assign_folds(index["Label"].to_numpy(), group, chosen.folds, chosen.seed)
-    check_folds(pairs, folds, index["Filename"].to_numpy())
-    return group, folds
+def fold_crops(workspace: Workspace) -> FoldedCrops:
+    """Split the crops by overlap, with the project's parameters; every fold is held out."""
+    overlap, parts = params().overlap, [open_crops(workspace.crops, part) for part in ("train", "test")]
+    pairs = overlapping_pairs(*parts, window=overlap.window, border=overlap.border, threads=workspace.threads)
+    split = split_crops(workspace.index("train"), pairs, len(parts[1]), params().split, on_sample=False)
+    write_csv(workspace.folder / "split.csv", split.table)
+    return open_folds(workspace.crops, workspace.folder / "split.csv")
 
 
 def train_baseline(network: str, workspace: Workspace, parts: Parts, epochs: int, seed: int) -> dict[str, Any]:
@@ -159,32 +157,21 @@ def train_baseline(network: str, workspace: Workspace, parts: Parts, epochs: int
 
 def train_project(network: str, workspace: Workspace, parts: Parts, epochs: int, seed: int) -> dict[str, Any]:
     device, chosen = setup_device(workspace.device, workspace.threads), params()
-    crops, labels = open_crops(workspace.crops, "train"), workspace.index("train")["Label"].to_numpy(np.int64)
-    training, validation, holdout = (
-        LabelledCrops(crops[rows], labels[rows]) for rows in (parts.training, parts.validation, parts.holdout)
-    )
-    recipe = Recipe(baseline.LR, min(BATCH_SIZE, len(training)), epochs, seed, ema=0.0, train=chosen.train)
+    data = LabelledCrops(open_crops(workspace.crops, "train"), workspace.index("train")["Label"].to_numpy(np.int64))
+    training, validation, holdout = map(data.take, (parts.training, parts.validation, parts.holdout))
+    recipe = config(len(training), epochs, min(BATCH_SIZE, len(training)), seed)
     net = build(SHAPES[network], seed)
-    minutes = []
-
-    def noted(epochs: Iterable[Epoch]) -> Iterator[Epoch]:
-        for passed, epoch in stamped(epochs):
-            minutes.append(passed)
-            yield epoch
-
-    curves, best = keep_best(noted(fit(net, training, validation, recipe, device)), patience=epochs)
-    net.load_state_dict(best.weights)
+    curve = [
+        {"minutes": passed, "validation_accuracy": epoch.scores["heldout_accuracy"]}
+        for passed, epoch in stamped(fit(net, training, validation, recipe, device))
+    ]
     predicted = predict_logits(net, holdout.crops, device, chosen.train.precision, chosen.predict.tta).argmax(axis=1)
-    accuracies = [scores["validation_accuracy"] for scores in curves]
     return {
-        "minutes": minutes[-1],
-        "best_minutes": minutes[best.number - 1],
-        "validation_accuracy": accuracies[best.number - 1],
+        "minutes": curve[-1]["minutes"],
+        "best_minutes": curve[-1]["minutes"],
+        "validation_accuracy": curve[-1]["validation_accuracy"],
         "holdout_accuracy": accuracy_score(holdout.labels, predicted),
-        "curve": [
-            {"minutes": passed, "validation_accuracy": accuracy}
-            for passed, accuracy in zip(minutes, accuracies, strict=True)
-        ],
+        "curve": curve,
     }
 
 

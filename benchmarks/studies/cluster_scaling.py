@@ -21,24 +21,25 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)
 
 # isort: split
 import numpy as np
-from nuclei.training.distributed import fit_anywhere
 from ray.cluster_utils import Cluster
 from tqdm import tqdm
 
 from benchmarks.markdown import markdown_table
-from benchmarks.speed.training import BATCH_SIZE, SHAPES, recipe
+from benchmarks.speed.training import BATCH_SIZE, SHAPES, config
+from benchmarks.speed.tuning import search_params
 from benchmarks.workspace import params
 from nuclei.cluster import CROPS_PER_TASK, map_crops, ray_cluster
-from nuclei.crops import LabelledCrops
+from nuclei.crops import FoldedCrops, LabelledCrops
 from nuclei.device import Compute
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
-from nuclei.training.tuning import search
+from nuclei.training.train import NetworkConfig, train_folds
+from nuclei.training.tuning import SearchData, search
 
 REPEATS = 3
 PREDICTED = 4 * CROPS_PER_TASK  # crops
-TRAINED = 4 * BATCH_SIZE  # crops
-EPOCHS = 3  # the first is not timed: Ray starts its processes
+TRAINED = 8 * BATCH_SIZE  # crops
+FOLDS = 3
 SEARCHED = 16 * BATCH_SIZE  # crops
 TRIALS = 4
 
@@ -56,18 +57,17 @@ def predict(place: Compute) -> float:
 
 
 def train(place: Compute) -> float:
-    epochs = fit_anywhere(build(SHAPES["resnet"], seed=0), noise(TRAINED), None, recipe(EPOCHS), place)
-    next(epochs)
-    return seconds(lambda: list(epochs))
+    data, folds = noise(TRAINED), np.arange(TRAINED) % FOLDS
+    crops = FoldedCrops(data, folds, groups=folds, held_out=list(range(FOLDS)))
+    network = NetworkConfig("resnet", SHAPES["resnet"], pretrained={}, epochs=1, config=config(TRAINED))
+    with tempfile.TemporaryDirectory() as kept, redirect_stdout(sys.stderr):
+        return seconds(lambda: train_folds(network, crops, place, Path(kept)))
 
 
 def tune(crops: int, place: Compute) -> float:
-    settings = params().tune.model_copy(update={"trials": TRIALS, "epochs": [1], "batch_size": [BATCH_SIZE]})
-    shapes, train, validation = {"cnn": SHAPES["cnn"]}, noise(crops), noise(8)
+    data = SearchData(search_params(place.device, TRIALS), {}, noise(crops), noise(8))
     with tempfile.TemporaryDirectory() as kept, redirect_stdout(sys.stderr):
-        return seconds(
-            lambda: search(shapes, {}, train, validation, params().train, settings, place.device, Path(kept))
-        )
+        return seconds(lambda: search(["cnn"], data, Path(kept)))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -78,7 +78,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 WORK = {
     f"predict {PREDICTED:,} crops, ResNet18": predict,
-    f"train {EPOCHS - 1} epochs of {TRAINED} crops, ResNet18": train,
+    f"train {FOLDS + 1} networks for an epoch of {TRAINED} crops, ResNet18": train,
     f"search, {TRIALS} trials of {SEARCHED:,} crops, CNN": partial(tune, SEARCHED),
     f"search, {TRIALS} trials of next to nothing": partial(tune, 8),
 }
@@ -94,7 +94,7 @@ def main() -> None:
                 for nodes in (1, 2):
                     other = cluster.add_node(num_cpus=1) if nodes == 2 else None
                     cluster.wait_for_nodes()
-                    place = Compute("cpu", threads=1, workers=nodes)
+                    place = Compute("cpu", threads=1)
                     predict(place)  # starts the workers
                     for name, work in WORK.items():
                         times[name][nodes].append(work(place))

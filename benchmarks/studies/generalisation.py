@@ -11,33 +11,38 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from benchmarks import baseline
 from benchmarks.markdown import markdown_table
-from benchmarks.studies.accuracy import group_and_fold
+from benchmarks.speed.training import config
+from benchmarks.studies.accuracy import fold_crops
 from benchmarks.workspace import Workspace, params
-from nuclei.crops import open_crops, roles, select
+from nuclei.crops import FoldedCrops, LabelledCrops
 from nuclei.data.unpack import unpack
 from nuclei.device import autocast, setup_device
-from nuclei.evaluation.metrics import compare, draw_resamples, score, score_intervals
-from nuclei.models.networks import SmallCNN, build
-from nuclei.models.predict import predict_logits, softmax
+from nuclei.evaluation.comparison import compare
+from nuclei.evaluation.intervals import score_intervals
+from nuclei.evaluation.metrics import score
+from nuclei.models.networks import build
+from nuclei.models.predict import predict_logits
+from nuclei.models.small_cnn import SmallCNN
+from nuclei.models.temperature import softmax
 from nuclei.models.transforms import MEAN, draw_augmentation, normalise
 from nuclei.task import CLASSES
-from nuclei.training.loop import Recipe, fit, keep_best
+from nuclei.training.loop import fit
 
-LR, BATCH_SIZE = 0.001, 32  # about what the search finds
+LR, BATCH_SIZE = baseline.LR, 32  # about what the search finds
 SHAPE = SmallCNN(3, (32, 64, 128, 256), (256, 64), 0.2)
 PRETRAINING_EPOCHS, PRETRAINING_BATCH = 4, 128
 CONTRAST = 0.1  # temperature of the contrastive loss
@@ -107,41 +112,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder), options.device, options.threads)
         unpack(options.raw, workspace.crops, channels=3)
-        group, folds = group_and_fold(workspace)
-        crops = open_crops(workspace.crops, "train")
-        split = workspace.index("train").assign(Fold=folds)
-        labels = split["Label"].to_numpy()
-        resamples = draw_resamples(group, params().evaluate.resamples, params().evaluate.seed)
-        print(f"{len(labels):,} crops, {resamples.shape[1]} groups, {options.epochs} epochs on each fold\n")
+        crops = fold_crops(workspace)
+        n_groups = len(np.unique(crops.groups))
+        print(f"{len(crops.data):,} crops, {n_groups} groups, {options.epochs} epochs on all but each fold\n")
         rows, before = [], None
         for name in dict.fromkeys([BASE, *(options.changes or CHANGES)]):
-            probabilities = hold_out_each(name, crops, split, options.epochs, workspace)
-            rows.append(describe(name, labels, probabilities, before, group, resamples))
+            probabilities = hold_out_each(name, crops, options.epochs, workspace)
+            rows.append(describe(name, crops, probabilities, before))
             print(", ".join(rows[-1]), file=sys.stderr)  # what is known so far
             before = probabilities if before is None else before
     print(markdown_table(["", *(f"{title}{what}" for what in ("", ", difference") for title in TITLES)], rows))
 
 
-def hold_out_each(name: str, crops: np.ndarray, split: pd.DataFrame, epochs: int, workspace: Workspace) -> np.ndarray:
-    """Return probabilities (N, K) of each crop by the network that its fold was held out of.
-
-    split: Label and Fold of each of `crops`
-    """
+def hold_out_each(name: str, crops: FoldedCrops, epochs: int, workspace: Workspace) -> np.ndarray:
+    """Return probabilities (N, K) of each crop by the network that its fold was held out of."""
     change, device = CHANGES[name], setup_device(workspace.device, workspace.threads)
     train = params().train.model_copy(update=dict(change.train))
-    recipe = Recipe(LR, BATCH_SIZE, epochs, seed=0, ema=0.0, train=train)
-    crops = change.prepare(crops)
-    folds = split["Fold"].max() + 1
-    logits = np.empty((len(crops), len(CLASSES)), np.float32)
-    for fold in tqdm(range(folds), desc=name, unit="fold", leave=False):
-        training, validation, holdout = (select(crops, split, members) for members in roles(folds, fold))
+    crops = replace(crops, data=LabelledCrops(change.prepare(crops.data.crops), crops.data.labels))
+    logits = np.empty((len(crops.data), len(CLASSES)), np.float32)
+    for fold in tqdm(crops.held_out, desc=name, unit="fold", leave=False):
+        train_set, heldout_set = crops.split(fold)
         network = build(SHAPE, seed=fold).to(device)
         if change.pretrain:
-            pretrain(network, training.crops, device, train.precision)
-        _, best = keep_best(fit(network, training, validation, recipe, device), patience=epochs)
-        network.load_state_dict(best.weights)
-        logits[split["Fold"] == fold] = predict_logits(
-            network, holdout.crops, device, train.precision, params().predict.tta
+            pretrain(network, train_set.crops, device, train.precision)
+        recipe = replace(config(len(train_set), epochs, BATCH_SIZE), train=train)
+        list(fit(network, train_set, None, recipe, device))
+        logits[crops.folds == fold] = predict_logits(
+            network, heldout_set.crops, device, train.precision, params().predict.tta
         )
     return softmax(logits)
 
@@ -179,28 +176,22 @@ def contrast(points: Tensor) -> Tensor:
     return nn.functional.cross_entropy(likeness, partner)
 
 
-def describe(
-    name: str,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    before: np.ndarray | None,
-    group: np.ndarray,
-    resamples: np.ndarray,
-) -> list[str]:
+def describe(name: str, crops: FoldedCrops, probabilities: np.ndarray, before: np.ndarray | None) -> list[str]:
     """Return a row of the table; before: probabilities without the change."""
-    bins = params().evaluate.bins
-    scores = score(labels, probabilities, bins) | score_intervals(labels, probabilities, group, resamples, bins)
-    cells = [f"{scores[m]:.3f} [{scores[m + '_low']:.3f}, {scores[m + '_high']:.3f}]" for m in METRICS]
+    labels = crops.data.labels
+    scores = score(labels, probabilities, bins=1) | score_intervals(labels, probabilities, crops.groups, CLASSES)
+    cells = [_with_interval(scores, metric, ".3f") for metric in METRICS]
     if before is None:
-        cells += ["", ""]
-    else:
-        predicted = {"before": before.argmax(axis=1), "after": probabilities.argmax(axis=1)}
-        differences = compare(labels, predicted, group, resamples)
-        names = [f"{metric}_difference" for metric in METRICS]
-        cells += [
-            f"{differences[d]:+.3f} [{differences[d + '_low']:+.3f}, {differences[d + '_high']:+.3f}]" for d in names
-        ]
-    return [name, *cells]
+        return [name, *cells, "", ""]
+    predicted = {"before": before.argmax(axis=1), "after": probabilities.argmax(axis=1)}
+    differences = compare(labels, predicted, crops.groups, CLASSES)
+    return [name, *cells, *(_with_interval(differences, f"{metric}_difference", "+.3f") for metric in METRICS)]
+
+
+def _with_interval(scores: dict[str, Any], name: str, form: str) -> str:
+    """Write a score and its interval, where it has one."""
+    value, low, high = (scores[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:{form}}" if low is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 if __name__ == "__main__":

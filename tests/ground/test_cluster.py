@@ -460,6 +460,31 @@ def test_without_the_token_nobody_joins(cluster, monkeypatch):
         reset_auth_token_state()
 
 
+def test_a_ray_of_this_machine_listens_on_loopback_only_and_hides_its_token(tmp_path):
+    program = """
+import ipaddress
+from nuclei.cluster import ray_cluster
+import psutil, ray
+with ray_cluster():
+    ray.get(ray.remote(lambda: 1).remote())
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        for connection in process.net_connections("inet"):
+            if connection.status == "LISTEN":
+                address = ipaddress.ip_address(connection.laddr.ip)
+                print(process.name(), (getattr(address, "ipv4_mapped", None) or address).is_loopback)
+"""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=outside | home, capture_output=True, text=True, check=True
+    )
+    listening = [line.rsplit(" ", 1) for line in done.stdout.splitlines()]
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listening}
+    assert {local for _, local in listening} == {"True"}
+    token = tmp_path / ".ray/auth_token"
+    assert token.stat().st_mode & 0o077 == 0 and token.parent.stat().st_mode & 0o077 == 0
+
+
 def test_a_lost_head_ends_the_program_with_one_line(cluster):
     ray.shutdown()
     program = """

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from drawn import assert_same_png
@@ -18,6 +22,23 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_the_same_png_every_time(name, tmp_path):
     assert_same_png(FIGURES[name], tmp_path)
+
+
+def test_a_notebooks_backend_and_a_users_settings_make_no_difference(tmp_path):
+    rc = tmp_path / "matplotlibrc"
+    rc.write_text("text.usetex: True\nfigure.facecolor: red\nsavefig.dpi: 30\n")
+    code = """
+import stages
+import sys
+from pathlib import Path
+import numpy as np
+from nuclei.figures import plot_gallery, save_figure
+save_figure(plot_gallery(np.zeros((1, 10, 10, 3), np.uint8), ["muscle"], "title"), Path(sys.argv[1]))
+"""
+    settings = {"plain": {}, "user": {"MPLBACKEND": "module://not_installed.backend", "MATPLOTLIBRC": str(rc)}}
+    for name, changes in settings.items():
+        subprocess.run([sys.executable, "-c", code, tmp_path / f"{name}.png"], check=True, env=os.environ | changes)
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "user.png").read_bytes()
 
 
 def test_a_palette_makes_a_picture_smaller_and_changes_it_little(tmp_path):
