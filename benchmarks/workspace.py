@@ -3,6 +3,7 @@
 import shutil
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ class Workspace:
 
     folder: holds `raw` (the four files), `crops` (the arrays that this project reads), `png` (the files that the
         baseline reads)
-    device: cuda, mps or cpu; threads: of the CPU; small: shorter measurements, for a first look
+    device: cuda, mps or cpu; threads: of the CPU; small: little work in each measurement, for a first look
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Workspace:
         return read_csv(self.crops / f"{part}.csv")
 
 
+@cache
 def params() -> Params:
     """The project's parameters, as a user would run it."""
     return load_params(PROJECT / "params.yaml")

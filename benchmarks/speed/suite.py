@@ -31,13 +31,13 @@ def main() -> None:
     comparisons = [each for each in COMPARISONS if each.benchmark in benchmarks and can_be_measured(each)]
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         workspace = Workspace(Path(folder), options.device, options.threads, options.quick)
-        print(f"preparing {options.train:,} training and {options.test:,} test crops", flush=True)
+        print(f"preparing at most {options.train:,} training and {options.test:,} test crops", flush=True)
         prepare(workspace.folder, options.raw, options.train, options.test)
+        crops: dict[str, Any] = {part: len(workspace.index(part)) for part in ("train", "test")}
         ceiling, measurements = measure_all(comparisons, workspace, options.repeats)
         sizes = tuple(size for size in SIZES if size <= options.largest)
         growth = measure_growth(workspace, sizes) if "growth" in benchmarks else {}
-    source = "raw" if options.raw else "the built-in sample"
-    crops = {"train": options.train, "test": options.test, "of": source}
+    crops["of"] = "raw" if options.raw else "the built-in sample"
     results = {
         "machine": describe_machine(options.device, options.threads) | {"crops": crops, "repeats": options.repeats},
         "ceiling": ceiling,

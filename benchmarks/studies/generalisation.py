@@ -44,7 +44,7 @@ from nuclei.training.loop import fit
 
 LR, BATCH_SIZE = baseline.LR, 32  # about what the search finds
 SHAPE = SmallCNN(3, (32, 64, 128, 256), (256, 64), 0.2)
-PRETRAINING_EPOCHS, PRETRAINING_BATCH = 4, 128
+PRETRAINING_BATCH = 128
 CONTRAST = 0.1  # temperature of the contrastive loss
 BASE = "as in params.yaml"
 METRICS = ("accuracy", "balanced_accuracy")
@@ -54,7 +54,7 @@ TITLES = ("accuracy", "balanced accuracy")
 @dataclass(frozen=True)
 class Change:
     """train: parameters of params.yaml that differ; prepare: what is done to all crops, uint8 (N, H, W, 3), first;
-    pretrain: first without labels, on the crops to train on"""
+    pretrain: first without labels, on the crops to train on, for half as many epochs"""
 
     train: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
@@ -134,7 +134,7 @@ def hold_out_each(name: str, crops: FoldedCrops, epochs: int, workspace: Workspa
         train_set, heldout_set = crops.split(fold)
         network = build(SHAPE, seed=fold).to(device)
         if change.pretrain:
-            pretrain(network, train_set.crops, device, train.precision)
+            pretrain(network, train_set.crops, max(epochs // 2, 1), device, train.precision)
         recipe = replace(config(len(train_set), epochs, BATCH_SIZE), train=train)
         list(fit(network, train_set, None, recipe, device))
         logits[crops.folds == fold] = predict_logits(
@@ -143,7 +143,7 @@ def hold_out_each(name: str, crops: FoldedCrops, epochs: int, workspace: Workspa
     return softmax(logits)
 
 
-def pretrain(network: nn.Sequential, crops: np.ndarray, device: torch.device, precision: str) -> None:
+def pretrain(network: nn.Sequential, crops: np.ndarray, epochs: int, device: torch.device, precision: str) -> None:
     """Train all before the first fully connected layer: two views of a crop are to look alike, unlike other crops.
 
     Source: Chen et al. 2020, "A simple framework for contrastive learning of visual representations".
@@ -154,7 +154,7 @@ def pretrain(network: nn.Sequential, crops: np.ndarray, device: torch.device, pr
     optimizer = torch.optim.AdamW([*body.parameters(), *head.parameters()], LR, weight_decay=1e-4)
     zoom = v2.RandomResizedCrop(crops.shape[1], scale=(0.4, 1), ratio=(1, 1), antialias=False)
     body.train()
-    for epoch in range(PRETRAINING_EPOCHS):
+    for epoch in range(epochs):
         rng = np.random.default_rng((0, epoch))
         torch.manual_seed(epoch)
         views = [draw_augmentation(len(crops), dihedral=True, stain=0.4, rng=rng) for _ in range(2)]

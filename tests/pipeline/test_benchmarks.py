@@ -1,41 +1,55 @@
-import os
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.markdown import markdown_table
+from benchmarks.speed import suite
 from benchmarks.speed.table import COMPARISONS
+from benchmarks.studies import generalisation
 from nuclei.data.synthetic.sample import write_sample
 from nuclei.params import Sample
-from tools.clone import ROOT
 
 
-def test_the_benchmark_prints_a_table_of_what_was_asked_for(tmp_path: Path) -> None:
-    command = "-m", "benchmarks", "--quick", "--train", "20", "--test", "4", "--out", str(tmp_path), "decoding"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    table = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [row[0].strip() for row in table] == ["", "zips to arrays"]
-    header, decoded = ([cell.strip() for cell in row] for row in table)
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four files."""
+    folder = tmp_path_factory.mktemp("benchmarks") / "raw"
+    write_sample(folder, Sample(seed=0, train=20, test=4, patients=1))
+    return folder
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return the cells of a Markdown table."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_benchmark_prints_a_table_of_what_was_asked_for(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--quick", "--raw", str(raw), "--train", "10", "--threads", "1", "--device", "cpu", "--out", str(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *options, "decoding"])
+    suite.main()  # each measurement is a process
+    printed = capsys.readouterr().out
+    assert "10 training and 4 test crops of raw" in printed
+    header, decoded = rows_of(printed)
     row = dict(zip(header, decoded, strict=True))
-    assert row["against"] == "the baseline"
+    assert row[""] == "zips to arrays" and row["against"] == "the baseline"
     assert row["ratio"].strip("*x") != "" and float(row["ratio"].strip("*x")) > 0
     assert row["share of the limit"].endswith("% of decoding alone")
     assert not list(tmp_path.iterdir())  # results are written when everything was measured
 
 
-def test_each_change_is_compared_with_the_parameters_as_they_are(tmp_path: Path) -> None:
-    write_sample(tmp_path, Sample(seed=0, train=100, test=4, patients=8))
+def test_each_change_is_compared_with_the_parameters_as_they_are(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     changes = "the middle 60 x 60 pixels only", "SimCLR pretraining"
-    options = "--raw", str(tmp_path), "--epochs", "1", "--threads", "1"
-    command = "-m", "benchmarks.studies.generalisation", *options, *changes
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:2] == "| "]
+    options = "--raw", str(raw), "--epochs", "1", "--threads", str(torch.get_num_threads()), "--device", "cpu"
+    monkeypatch.setattr(sys, "argv", ["generalisation", *options, *changes])
+    generalisation.main()
+    table = rows_of(capsys.readouterr().out)
     assert [row[0] for row in table] == ["", "as in params.yaml", *changes]
     assert table[1][3:] == ["", ""]
     for row in table[2:]:
