@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from nuclei.figures import COLOURS, LINE_COLOURS
 from nuclei.task import TITLES, method_title
@@ -81,6 +81,7 @@ def plot_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     loss.set(xlabel="epoch", ylabel="loss", yscale="log")  # early epochs may be far off
     accuracy.set(xlabel="epoch", ylabel="accuracy on the held-out folds")
     for ax in (loss, accuracy):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
     return figure
