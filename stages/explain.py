@@ -16,7 +16,6 @@ from nuclei.models.checkpoint import load_fold_models
 from nuclei.params import load_params
 from nuclei.task import CLASSES, NETWORKS
 
-PALETTE = 256  # colours of a gallery: heat maps are large
 PRINTED = ["Model", "Baseline", "Method", "Insertion_gain", "Deletion_gain", "In_nucleus", "Stability"]
 
 
@@ -36,7 +35,7 @@ def main() -> None:
         write_csv(folder / "scores.csv", result.named_scores())
     with atomic_directory(Path("reports/explain"), replace=True) as folder:
         for name, figure in draw_galleries(result, CLASSES, params.explain.gallery_crops):
-            save_figure(figure, folder / f"{name}.png", PALETTE)
+            save_figure(figure, folder / f"{name}.png", colours=256)  # heat maps are large
         write_csv(folder / "faithfulness.csv", result.means)
         write_csv(folder / "curves.csv", result.curves)
         for name in NETWORKS:

@@ -5,15 +5,7 @@ from pathlib import Path
 from nuclei.errors import run
 from nuclei.figures import save_figure
 from nuclei.files import atomic_directory, read_csv
-from nuclei.report.curves import (
-    plot_confusion,
-    plot_curves,
-    plot_deletion_insertion,
-    plot_reliability,
-    plot_robustness,
-    plot_search,
-    plot_selective,
-)
+from nuclei.report import curves as draw
 from nuclei.report.results import read_table
 from nuclei.task import CLASSES, NETWORKS
 
@@ -30,13 +22,15 @@ def main() -> None:
     selective = {name: read_csv(EVALUATE / f"selective_{name}.csv") for name in NETWORKS}
     robustness = {name: read_csv(ROBUSTNESS / f"scores_{name}.csv") for name in NETWORKS}
     with atomic_directory(Path("reports/figures"), replace=True) as folder:
-        save_figure(plot_confusion(labels, predicted, CLASSES), folder / "confusion.png")
-        save_figure(plot_curves(curves), folder / "curves.png")
-        save_figure(plot_search(trials), folder / "trials.png")
-        save_figure(plot_reliability(reliability), folder / "reliability.png")
-        save_figure(plot_selective(selective), folder / "selective.png")
-        save_figure(plot_robustness(robustness), folder / "robustness.png")
-        save_figure(plot_deletion_insertion(read_csv(Path("reports/explain/curves.csv"))), folder / "faithfulness.png")
+        save_figure(draw.plot_confusion(labels, predicted, CLASSES), folder / "confusion.png")
+        save_figure(draw.plot_curves(curves), folder / "curves.png")
+        save_figure(draw.plot_search(trials), folder / "trials.png")
+        save_figure(draw.plot_reliability(reliability), folder / "reliability.png")
+        save_figure(draw.plot_selective(selective), folder / "selective.png")
+        save_figure(draw.plot_robustness(robustness), folder / "robustness.png")
+        save_figure(
+            draw.plot_deletion_insertion(read_csv(Path("reports/explain/curves.csv"))), folder / "faithfulness.png"
+        )
 
 
 if __name__ == "__main__":
