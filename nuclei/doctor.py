@@ -33,13 +33,13 @@ class Check(NamedTuple):
 
     Attributes:
         topic: One word.
-        found: What this machine has.
+        finding: What this machine has.
         lack: What is missing, what that means and how to mend it; empty: nothing.
         needed: Whether the pipeline cannot run while it is missing.
     """
 
     topic: str
-    found: str
+    finding: str
     lack: str = ""
     needed: bool = False
 
@@ -69,7 +69,7 @@ def screen(checks: Iterable[Check]) -> str:
     """Return the checks as text: a line each, what is missing below it, and the verdict."""
     lines = []
     for check in checks:
-        lines.append(f"{check.topic:<10} {check.found}")
+        lines.append(f"{check.topic:<10} {check.finding}")
         if check.lack:
             mark = "ERROR: " if check.needed else "-> "
             lines += textwrap.wrap(mark + check.lack, COLUMNS, initial_indent=" " * 11, subsequent_indent=" " * 14)

@@ -109,8 +109,8 @@ def check_trained(weights: dict[str, Tensor], source: Path | str) -> None:
         if name not in weights:
             raise InputError(f"{source}: not the weights of a ResNet18 ({name} is missing)")
         if weights[name].shape != shape:
-            found = tuple(weights[name].shape)
-            raise InputError(f"{source}: not the weights of a ResNet18 ({name} is {found}, expected {tuple(shape)})")
+            actual = tuple(weights[name].shape)
+            raise InputError(f"{source}: not the weights of a ResNet18 ({name} is {actual}, expected {tuple(shape)})")
     means = [value for name, value in weights.items() if name.endswith("running_mean")]
     if len(means) != 20:
         raise InputError(f"{source}: not the weights of a ResNet18 ({len(means)} batch-norm layers, expected 20)")

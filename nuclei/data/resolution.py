@@ -44,13 +44,13 @@ def tiff_resolution(page: tifffile.TiffPage, where: str) -> Resolution:
     text = str(page.description or "")[:LONGEST_TEXT]
     x, y = (_pixels_per_unit(page, code) for code in (282, 283))
     unit = TIFF_UNITS.get(int(page.resolutionunit or 0))
-    found = [
+    candidates = [
         (_ome_size(text), "OME-XML"),
         (_labelled(text, "MPP"), "MPP in its description"),
         (_from_density(x, y, _imagej_unit(text)), "ImageJ's unit"),
         (_from_density(x, y, unit), "resolution tags"),
     ]
-    for size, source in found:
+    for size, source in candidates:
         mpp = square_mpp(size, f"{where}, {source}")
         if mpp:
             return Resolution(mpp, source)

@@ -114,8 +114,8 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
     for line, values in rows:
         if len(values) != len(header):
             raise InputError(f"{path}, line {line}: {len(values)} values, expected {len(header)} as in the header")
-    places = [header.index(name) for name in wanted]
-    cells = [[values[place] for place in places] for _, values in rows]
+    columns_read = [header.index(name) for name in wanted]
+    cells = [[values[column] for column in columns_read] for _, values in rows]
     table = pd.DataFrame(cells, index=[line for line, _ in rows], columns=pd.Index(wanted), dtype=object)
     for name in wanted:
         for line, value in table[name].items():

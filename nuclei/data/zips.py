@@ -99,10 +99,10 @@ def _index(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise InputError(f"{where}: there is another {show(parts[-1])}: keep one")
         members[parts[-1]] = info
     in_order = sorted(members.values(), key=lambda info: info.header_offset)
-    for one, other in pairwise(in_order):
-        if one.header_offset + one.compress_size > other.header_offset:
-            where = f"{archive.filename}, member {show(one.orig_filename)}"
-            raise InputError(f"{where}: shares its bytes with {show(other.orig_filename)}: zip the crops again")
+    for first, second in pairwise(in_order):
+        if first.header_offset + first.compress_size > second.header_offset:
+            where = f"{archive.filename}, member {show(first.orig_filename)}"
+            raise InputError(f"{where}: shares its bytes with {show(second.orig_filename)}: zip the crops again")
     return members
 
 

@@ -30,12 +30,12 @@ def normalise(crops: Tensor) -> Tensor:
     return torch.addcmul(-mean / std, lines, 1 / (255 * std)).view(crops.shape).permute(0, 3, 1, 2)
 
 
-def turn(crops: Tensor, turns: Tensor) -> Tensor:
+def flip_rotate(crops: Tensor, d4: Tensor) -> Tensor:
     """Apply to each crop one of the eight flips and rotations.
 
     Args:
         crops: (N, H, H, C).
-        turns: int (N,), 0..7: bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 leaves
+        d4: int (N,), 0..7: bit 4 swaps rows and columns, then bit 1 flips the rows and bit 2 the columns; 0 leaves
             the crop as it is.
 
     Returns:
@@ -43,7 +43,7 @@ def turn(crops: Tensor, turns: Tensor) -> Tensor:
     """
     planes = crops.permute(0, 3, 1, 2).contiguous()
     turned = torch.empty_like(planes)
-    for crop, result, code in zip(planes, turned, turns.tolist(), strict=True):
+    for crop, result, code in zip(planes, turned, d4.tolist(), strict=True):
         upright = crop.transpose(1, 2) if code & 4 else crop
         result.copy_(upright.flip([axis for axis, bit in ((1, 1), (2, 2)) if code & bit]))
     return turned.permute(0, 2, 3, 1)
@@ -84,12 +84,12 @@ class Augmentation:
     """What happens to each of N crops in one epoch.
 
     Attributes:
-        turns: int64 (N,), 0..7, see `turn`.
+        d4: int64 (N,), 0..7, see `flip_rotate`.
         factors: float32 (N, 3), see `stain_jitter`.
         shifts: float32 (N, 3), see `stain_jitter`.
     """
 
-    turns: Tensor
+    d4: Tensor
     factors: Tensor
     shifts: Tensor
 
@@ -103,7 +103,7 @@ class Augmentation:
         Returns:
             uint8 or, with jitter, float32 (B, H, H, C), 0..255.
         """
-        crops = turn(crops, self.turns[rows])
+        crops = flip_rotate(crops, self.d4[rows])
         if self.factors.eq(1).all() and self.shifts.eq(0).all():
             return crops
         return stain_jitter(crops, self.factors[rows].to(crops.device), self.shifts[rows].to(crops.device))
@@ -119,7 +119,7 @@ def draw_augmentation(n: int, dihedral: bool, stain: float, rng: np.random.Gener
         rng: What is drawn from.
     """
     return Augmentation(
-        turns=torch.from_numpy(rng.integers(0, 8, n)) if dihedral else torch.zeros(n, dtype=torch.int64),
+        d4=torch.from_numpy(rng.integers(0, 8, n)) if dihedral else torch.zeros(n, dtype=torch.int64),
         factors=torch.from_numpy(rng.uniform(1 - stain, 1 + stain, (n, 3)).astype(np.float32)),
         shifts=torch.from_numpy(rng.uniform(-stain / 2, stain / 2, (n, 3)).astype(np.float32)),
     )

@@ -21,13 +21,13 @@ class Mosaic:
         canvas: uint8 (H, W, 3), white where no crop lies.
         y: int64 (M,), pixels, of the crops' top left corners on the canvas.
         x: int64 (M,), likewise.
-        turn: uint8 (M,), how they are turned.
+        d4: uint8 (M,), how they are turned.
     """
 
     canvas: np.ndarray
     y: np.ndarray
     x: np.ndarray
-    turn: np.ndarray
+    d4: np.ndarray
 
 
 def mosaic(
@@ -54,24 +54,24 @@ def mosaic(
     order = np.argsort(members)
     first, second = (order[np.searchsorted(members, ends, sorter=order)] for ends in (inner.first, inner.second))
     shape = crops.shape[1:3]
-    placed = layout(Pairs(first, second, inner.dy, inner.dx, inner.turn, inner.area), len(members), shape)
+    placed = layout(Pairs(first, second, inner.dy, inner.dx, inner.d4, inner.area), len(members), shape)
     if not len(members) or placed.group.any():
         raise ValueError(f"the {len(members)} members of a mosaic must be one group of overlapping crops")
 
-    heights, widths = turned_shape(placed.turn, shape)
+    heights, widths = turned_shape(placed.d4, shape)
     y, x = placed.y - placed.y.min(), placed.x - placed.x.min()
     extent = int((y + heights).max()), int((x + widths).max())
     step = -(-max(extent) // longest)
     canvas = np.full((-(-extent[0] // step), -(-extent[1] // step), 3), 255, np.uint8)
     for i, member in enumerate(members):
-        crop = turned(crops[member], placed.turn[i])
+        crop = turned(crops[member], placed.d4[i])
         thinned = crop[-y[i] % step :: step, -x[i] % step :: step]  # all crops on the same grid of pixels
         top, left = -(-y[i] // step), -(-x[i] // step)
         canvas[top : top + thinned.shape[0], left : left + thinned.shape[1]] = thinned
     y, x = -(-y // step), -(-x // step)
     if colours is not None:
         _mark(canvas, y, x, heights // step, widths // step, colours)
-    return Mosaic(canvas, y, x, placed.turn)
+    return Mosaic(canvas, y, x, placed.d4)
 
 
 def largest_mosaics(

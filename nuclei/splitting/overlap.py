@@ -1,8 +1,8 @@
 """Crops that share pixels: found by hashed windows, verified pixel by pixel, completed by laying the crops out.
 
-Nothing here looks at labels or names. Crops may be flipped and rotated copies of one another. A turn is one of the
-eight flips and rotations, a code 0..7 as in `nuclei.models.transforms.turn`: bit 4 swaps rows and columns, then bit 1
-flips the rows and bit 2 the columns; 0 changes nothing.
+Nothing here looks at labels or names. Crops may be flipped and rotated copies of one another: `d4` is one of the
+eight flips and rotations, a code 0..7 as in `nuclei.models.transforms.flip_rotate`: bit 4 swaps rows and columns, then
+bit 1 flips the rows and bit 2 the columns; 0 changes nothing.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -29,7 +29,7 @@ class Pairs:
         second: int64 (P,).
         dy: int32 (P,), pixels, where the top left corner of the second crop, once turned, lies in the first.
         dx: int32 (P,), likewise.
-        turn: uint8 (P,), 0..7, what has to be done to the second crop so that it fits.
+        d4: uint8 (P,), 0..7, what has to be done to the second crop so that it fits.
         area: int64 (P,), pixels that the two share.
     """
 
@@ -37,7 +37,7 @@ class Pairs:
     second: np.ndarray
     dy: np.ndarray
     dx: np.ndarray
-    turn: np.ndarray
+    d4: np.ndarray
     area: np.ndarray
 
     def __len__(self) -> int:
@@ -54,13 +54,13 @@ class Layout:
 
     Attributes:
         group: int64 (N,), numbered by first appearance.
-        turn: uint8 (N,), what is done to the crop before it is laid down.
+        d4: uint8 (N,), what is done to the crop before it is laid down.
         y: int64 (N,), pixels, of its top left corner then.
         x: int64 (N,), likewise.
     """
 
     group: np.ndarray
-    turn: np.ndarray
+    d4: np.ndarray
     y: np.ndarray
     x: np.ndarray
 
@@ -158,20 +158,20 @@ def layout(pairs: Pairs, n: int, shape: tuple[int, int]) -> Layout:
     parent = breadth_first_order(graph, n, directed=False)[1][:n].astype(np.int64)
     parent[roots] = roots
 
-    turn, y, x = np.zeros(n, np.uint8), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    d4, y, x = np.zeros(n, np.uint8), np.zeros(n, np.int64), np.zeros(n, np.int64)
     down = parent[pairs.second] == pairs.first
     child = pairs.second[down]
-    turn[child], y[child], x[child] = pairs.turn[down], pairs.dy[down], pairs.dx[down]
+    d4[child], y[child], x[child] = pairs.d4[down], pairs.dy[down], pairs.dx[down]
     up = parent[pairs.first] == pairs.second
-    child, back = pairs.first[up], INVERSE[pairs.turn[up]]
-    turn[child] = back
-    y[child], x[child] = moved_to(back, -pairs.dy[up], -pairs.dx[up], shape, turned_shape(pairs.turn[up], shape))
+    child, back = pairs.first[up], INVERSE[pairs.d4[up]]
+    d4[child] = back
+    y[child], x[child] = moved_to(back, -pairs.dy[up], -pairs.dx[up], shape, turned_shape(pairs.d4[up], shape))
     while np.any(parent != parent[parent]):  # each round doubles the length of the path that is already walked
-        over = turn[parent]
-        moved_y, moved_x = moved_to(over, y, x, turned_shape(turn, shape), shape)
-        turn, y, x = COMPOSE[over, turn], y[parent] + moved_y, x[parent] + moved_x
+        over = d4[parent]
+        moved_y, moved_x = moved_to(over, y, x, turned_shape(d4, shape), shape)
+        d4, y, x = COMPOSE[over, d4], y[parent] + moved_y, x[parent] + moved_x
         parent = parent[parent]
-    return Layout(group, turn, y, x)
+    return Layout(group, d4, y, x)
 
 
 def _rows(table: Table, rows: np.ndarray) -> Table:
@@ -192,9 +192,9 @@ def _candidates(windows: Windows, shape: tuple[int, int], window: int) -> Pairs:
         a, b = order[equal], order[equal + step]
         apart = windows.crop[a] != windows.crop[b]
         a, b = a[apart], b[apart]
-        turn = COMPOSE[INVERSE[windows.upright[a]], windows.upright[b]]
-        y, x = moved_to(turn, windows.y[b], windows.x[b], (window, window), shape)
-        new = _pairs(windows.crop[a], windows.crop[b], windows.y[a] - y, windows.x[a] - x, turn, shape)
+        d4 = COMPOSE[INVERSE[windows.upright[a]], windows.upright[b]]
+        y, x = moved_to(d4, windows.y[b], windows.x[b], (window, window), shape)
+        new = _pairs(windows.crop[a], windows.crop[b], windows.y[a] - y, windows.x[a] - x, d4, shape)
         candidates = _merged(candidates, new, best=False)
     return candidates
 
@@ -202,8 +202,8 @@ def _candidates(windows: Windows, shape: tuple[int, int], window: int) -> Pairs:
 def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int, int]) -> Pairs:
     """Pair the crops (of those in the mask `take`) that lie over one another in their layout and are not yet paired."""
     rows = np.flatnonzero(take)
-    group, turn, y, x = placed.group[rows], placed.turn[rows], placed.y[rows], placed.x[rows]
-    height, width = turned_shape(turn, shape)
+    group, d4, y, x = placed.group[rows], placed.d4[rows], placed.y[rows], placed.x[rows]
+    height, width = turned_shape(d4, shape)
     side = max(shape)  # of a bin: what lies over a crop is in its bin or beside it
     bin_y, bin_x = (axis // side - (axis // side).min(initial=0) + 1 for axis in (y, x))  # neighbours stay above 0
     columns = bin_x.max(initial=0) + 2
@@ -227,9 +227,9 @@ def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int,
         )
         over[over] = ~np.isin(rows[i[over]] * n + rows[j[over]], known)
         i, j = i[over], j[over]
-        back = INVERSE[turn[i]]
+        back = INVERSE[d4[i]]
         moved_y, moved_x = moved_to(back, y[j] - y[i], x[j] - x[i], (height[j], width[j]), (height[i], width[i]))
-        laid_over = _merged(laid_over, _pairs(rows[i], rows[j], moved_y, moved_x, COMPOSE[back, turn[j]], shape))
+        laid_over = _merged(laid_over, _pairs(rows[i], rows[j], moved_y, moved_x, COMPOSE[back, d4[j]], shape))
     return laid_over
 
 
@@ -237,11 +237,11 @@ def _verified(crops: list[np.ndarray], pairs: Pairs, window: int, border: int) -
     """Return the pairs whose overlap is equal in every pixel, or in all but a border; of two crops the largest."""
     height, width = crops[0].shape[:2] if crops else (0, 0)
     area = np.zeros(len(pairs), np.int64)
-    columns = (column.tolist() for column in (pairs.first, pairs.second, pairs.dy, pairs.dx, pairs.turn))
-    for row, (first, second, dy, dx, turn) in enumerate(zip(*columns, strict=True)):
+    columns = (column.tolist() for column in (pairs.first, pairs.second, pairs.dy, pairs.dx, pairs.d4))
+    for row, (first, second, dy, dx, d4) in enumerate(zip(*columns, strict=True)):
         upright, fitted = crops[first], crops[second]
-        if turn:
-            fitted = turned(fitted, turn)
+        if d4:
+            fitted = turned(fitted, d4)
         shared = upright[max(dy, 0) : dy + fitted.shape[0], max(dx, 0) : dx + fitted.shape[1]]
         fitted = fitted[max(-dy, 0) : height - dy, max(-dx, 0) : width - dx]
         if not (shared == fitted).all():
@@ -262,10 +262,10 @@ def _no_pairs(shape: tuple[int, int]) -> Pairs:
 
 
 def _pairs(
-    first: np.ndarray, second: np.ndarray, dy: np.ndarray, dx: np.ndarray, turn: np.ndarray, shape: tuple[int, int]
+    first: np.ndarray, second: np.ndarray, dy: np.ndarray, dx: np.ndarray, d4: np.ndarray, shape: tuple[int, int]
 ) -> Pairs:
     """Return pairs of crops of `shape` with the area of their overlap."""
-    height, width = turned_shape(turn, shape)
+    height, width = turned_shape(d4, shape)
     tall = np.minimum(shape[0], dy + height) - np.maximum(dy, 0)
     wide = np.minimum(shape[1], dx + width) - np.maximum(dx, 0)
     return Pairs(
@@ -273,7 +273,7 @@ def _pairs(
         second.astype(np.int64),
         dy.astype(np.int32),
         dx.astype(np.int32),
-        turn.astype(np.uint8),
+        d4.astype(np.uint8),
         tall.astype(np.int64) * wide,
     )
 
@@ -283,8 +283,8 @@ def _merged(*tables: Pairs, best: bool = True) -> Pairs:
     columns = {field.name: np.concatenate([getattr(table, field.name) for table in tables]) for field in fields(Pairs)}
     pairs = Pairs(**columns)
     ends = pairs.first << 32 | pairs.second
-    # Offset and turn as one number: offsets stay below 2**20, as no crop is larger.
-    fit = ((pairs.dy + (1 << 20)).astype(np.int64) << 21 | pairs.dx + (1 << 20)) << 3 | pairs.turn
+    # Offset and d4 as one number: offsets stay below 2**20, as no crop is larger.
+    fit = ((pairs.dy + (1 << 20)).astype(np.int64) << 21 | pairs.dx + (1 << 20)) << 3 | pairs.d4
     order = np.lexsort((fit, -pairs.area, ends))
     ends, fit = ends[order], fit[order]
     new = np.ones(len(order), bool)

@@ -65,7 +65,7 @@ class Windows:
         crop: int64 (M,).
         y: int32 (M,), pixels, of the top left corner in the crop.
         x: int32 (M,), likewise.
-        upright: uint8 (M,), the turn that brings the content into the position common to all eight.
+        upright: uint8 (M,), the d4 that brings the content into the position common to all eight.
     """
 
     key: np.ndarray
@@ -113,7 +113,7 @@ def _selected(crops: np.ndarray, window: int) -> tuple[np.ndarray, ...]:
     """Hash every window of a few crops and select a part of them: the columns of `Windows`.
 
     A window is selected where it has the smallest hash of a square of windows. Two crops that share a whole square
-    select the same window in it. Flat windows are never selected, nor symmetric ones: those could not tell the turn.
+    select the same window in it. Flat windows are never selected, nor symmetric ones: those could not tell the d4.
     """
     # Crops last: all shifts below are slices of leading axes, each a run of contiguous memory.
     pixels = np.ascontiguousarray(crops.transpose(1, 2, 3, 0))

@@ -30,8 +30,8 @@ def project(tmp_path, monkeypatch):
 
 
 def check(topic: str, folder: Path) -> Check:
-    (found,) = (each for each in examine(folder) if each.topic == topic)
-    return found
+    (check,) = (each for each in examine(folder) if each.topic == topic)
+    return check
 
 
 def test_a_good_machine_is_fit_and_nothing_is_contacted(project, monkeypatch):
@@ -115,7 +115,7 @@ def test_the_name_of_the_weights_is_torchvisions():
 
 def test_a_proxys_password_is_not_shown(project, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://me:secret@proxy:3128")
-    assert "https by http://proxy:3128" in check("network", project).found
+    assert "https by http://proxy:3128" in check("network", project).finding
 
 
 def test_ray_without_a_port_or_folder_is_an_error(project, monkeypatch):

@@ -11,7 +11,7 @@ from nuclei.models.checkpoint import Model
 from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_mean, predict_probabilities
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.temperature import softmax
-from nuclei.models.transforms import normalise, turn
+from nuclei.models.transforms import flip_rotate, normalise
 
 CPU = torch.device("cpu")
 
@@ -54,7 +54,7 @@ def test_predicting_leaves_the_weights_and_statistics_alone(network):
 def test_tta_is_the_mean_of_the_eight_views(network):
     crops = random_crops(5)
     views = [
-        predict_logits(network, turn(torch.from_numpy(crops), torch.full((5,), code)).numpy(), CPU, "float32")
+        predict_logits(network, flip_rotate(torch.from_numpy(crops), torch.full((5,), code)).numpy(), CPU, "float32")
         for code in range(8)
     ]
     assert np.std(views, axis=0).min() > 1e-3  # the views disagree

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.color import rgb_from_hed
 
-from nuclei.models.transforms import draw_augmentation, normalise, stain_jitter, turn
+from nuclei.models.transforms import draw_augmentation, flip_rotate, normalise, stain_jitter
 
 
 def random_crops(n, channels=3, size=12):
@@ -26,25 +26,25 @@ def test_each_turn_does_what_its_bits_say(code):
         expected = expected[::-1]
     if code & 2:
         expected = expected[:, ::-1]
-    assert np.array_equal(turn(crop, torch.tensor([code]))[0].numpy(), expected)
+    assert np.array_equal(flip_rotate(crop, torch.tensor([code]))[0].numpy(), expected)
 
 
 def test_the_turns_are_the_eight_flips_and_quarter_turns():
     crop = random_crops(1)
-    ours = {turn(crop, torch.tensor([code]))[0].numpy().tobytes() for code in range(8)}
+    ours = {flip_rotate(crop, torch.tensor([code]))[0].numpy().tobytes() for code in range(8)}
     square = crop[0].numpy()
     assert ours == {np.rot90(side, k).tobytes() for side in (square, square[::-1]) for k in range(4)}
     assert len(ours) == 8
     for first, second in product(range(8), repeat=2):
-        twice = turn(turn(crop, torch.tensor([first])), torch.tensor([second]))
+        twice = flip_rotate(flip_rotate(crop, torch.tensor([first])), torch.tensor([second]))
         assert twice[0].numpy().tobytes() in ours
 
 
 def test_each_crop_of_a_batch_is_turned_by_its_own_code():
     crops, codes = random_crops(20), torch.arange(20) % 8
-    together = turn(crops, codes)
+    together = flip_rotate(crops, codes)
     for row in range(20):
-        assert torch.equal(together[row], turn(crops[row : row + 1], codes[row : row + 1])[0])
+        assert torch.equal(together[row], flip_rotate(crops[row : row + 1], codes[row : row + 1])[0])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -124,7 +124,7 @@ def test_augmentation_depends_on_seed_and_epoch_and_nothing_else():
 
 def test_draws_fill_their_ranges():
     drawn = draw_augmentation(4000, True, 0.3, np.random.default_rng(0))
-    assert set(drawn.turns.tolist()) == set(range(8))
+    assert set(drawn.d4.tolist()) == set(range(8))
     assert 0.7 <= drawn.factors.min() < 0.71 and 1.29 < drawn.factors.max() <= 1.3
     assert -0.15 <= drawn.shifts.min() < -0.145 and 0.145 < drawn.shifts.max() <= 0.15
     assert drawn.factors.dtype == drawn.shifts.dtype == torch.float32

@@ -24,14 +24,14 @@ def as_set(pairs):
 
 def assert_equal_pixels(crops, pairs):
     """What the docstring of Pairs promises, spelled out pixel by pixel."""
-    for first, second, dy, dx, turn, area in zip(
-        pairs.first, pairs.second, pairs.dy, pairs.dx, pairs.turn, pairs.area, strict=True
+    for first, second, dy, dx, d4, area in zip(
+        pairs.first, pairs.second, pairs.dy, pairs.dx, pairs.d4, pairs.area, strict=True
     ):
         canvas = {}
         for y, x in np.ndindex(crops[first].shape[:2]):
             canvas[y, x] = tuple(crops[first][y, x])
         shared = 0
-        other = turned(crops[second], turn)
+        other = turned(crops[second], d4)
         for y, x in np.ndindex(other.shape[:2]):
             if (y + dy, x + dx) in canvas:
                 shared += 1
@@ -50,20 +50,20 @@ def assert_equal_pixels(crops, pairs):
     tiles=st.integers(1, 3),
     count=st.integers(1, 12),
     spread=st.integers(1, 120),
-    turn=st.booleans(),
+    d4=st.booleans(),
 )
 def test_overlaps_in_random_tiles_are_found_and_nothing_else(
-    seed, window, height, width, channels, levels, tiles, count, spread, turn
+    seed, window, height, width, channels, levels, tiles, count, spread, d4
 ):
     rng = np.random.default_rng(seed)
-    turns = rng.integers(0, 8, tiles * count) if turn else np.zeros(tiles * count, int)
-    if turn:
+    turns = rng.integers(0, 8, tiles * count) if d4 else np.zeros(tiles * count, int)
+    if d4:
         width = height
     tile = np.repeat(np.arange(tiles), count)
     corners = rng.integers(0, spread, (tiles * count, 2))
     sheets = [textured(rng, height + spread, width + spread, channels, levels) for _ in range(tiles)]
     crops = [cut(sheets[t], [corner], height, width)[0] for t, corner in zip(tile, corners, strict=True)]
-    crops = np.stack([turned(crop, turn) for crop, turn in zip(crops, turns, strict=True)])
+    crops = np.stack([turned(crop, d4) for crop, d4 in zip(crops, turns, strict=True)])
 
     pairs = overlapping_pairs(crops, window=window, border=0)
     found = {
@@ -82,17 +82,17 @@ def test_overlaps_in_random_tiles_are_found_and_nothing_else(
                 assert min(tall, wide) < 2 * window
 
 
-@pytest.mark.parametrize("turn", range(8))
-def test_flipped_and_turned_crops_are_found(turn):
-    tile = textured(np.random.default_rng(turn), 100, 100)
+@pytest.mark.parametrize("d4", range(8))
+def test_flipped_and_turned_crops_are_found(d4):
+    tile = textured(np.random.default_rng(d4), 100, 100)
     crops = cut(tile, [(0, 0), (11, 23), (31, 8)])
-    crops[1] = turned(crops[1], turn)
+    crops[1] = turned(crops[1], d4)
     pairs = overlapping_pairs(crops)
     assert as_set(pairs) == {(0, 1), (0, 2), (1, 2)}
     assert pairs.area.tolist() == [53 * 41, 33 * 56, 44 * 49]
     assert_equal_pixels(crops, pairs)
     assert (pairs.dy[0], pairs.dx[0]) == (11, 23)
-    assert turned(turned(crops[1], pairs.turn[0]), 0).tobytes() == cut(tile, [(11, 23)])[0].tobytes()
+    assert turned(turned(crops[1], pairs.d4[0]), 0).tobytes() == cut(tile, [(11, 23)])[0].tobytes()
 
 
 def test_known_positions_come_back_to_the_pixel():
@@ -100,7 +100,7 @@ def test_known_positions_come_back_to_the_pixel():
     corners = np.array([(0, 0), (20, 30), (50, 60), (70, 90), (130, 190), (8, 236)])
     pairs = overlapping_pairs(cut(tile, corners))
     assert as_set(pairs) == {(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)}
-    assert not pairs.turn.any()
+    assert not pairs.d4.any()
     assert np.array_equal(np.column_stack([pairs.dy, pairs.dx]), corners[pairs.second] - corners[pairs.first])
     assert groups(pairs, 6).tolist() == [0, 0, 0, 0, 1, 2]
 
@@ -129,7 +129,7 @@ def test_rectangular_crops_turned_on_their_side_are_found():
     pairs = overlapping_pairs(crops, window=8)
     assert (len(pairs), pairs.dy[0], pairs.dx[0], pairs.area[0]) == (1, 20, 20, 20 * 40)
     assert_equal_pixels(crops, pairs)
-    assert np.array_equal(turned(crops[1], pairs.turn[0]), tile[30:100, 40:80])
+    assert np.array_equal(turned(crops[1], pairs.d4[0]), tile[30:100, 40:80])
 
 
 def test_white_background_joins_nothing():

@@ -62,16 +62,16 @@ def find(archives: Iterable[zipfile.ZipFile], pattern: str) -> dict[str, Member]
     pattern: a regular expression that matches the last parts of the path in any case, `Images/[^/]+[.]png` say
     Raises InputError where two have the same stem.
     """
-    found: dict[str, Member] = {}
+    members: dict[str, Member] = {}
     for archive in archives:
         for info in archive.infolist():
             if is_clutter(info.filename) or not re.fullmatch(f"(.*/)?{pattern}", info.filename, re.IGNORECASE):
                 continue
             member, stem = Member(archive, info), Path(info.filename).stem
-            if stem in found:
-                raise InputError(f"{member}: there is another one, {found[stem]}: give each set once")
-            found[stem] = member
-    return dict(sorted(found.items()))
+            if stem in members:
+                raise InputError(f"{member}: there is another one, {members[stem]}: give each set once")
+            members[stem] = member
+    return dict(sorted(members.items()))
 
 
 def content(member: Member, most: int = LARGEST) -> bytes:

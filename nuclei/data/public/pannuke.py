@@ -37,11 +37,11 @@ def import_pannuke(archives: Sequence[Path], out: Path, seed: int, tissue: str) 
     """
     with open_zips(archives) as zips:
         tissues = {archive.filename: _read_types(_member(archive, "types.npy")) for archive in zips}
-        there = sorted(set(np.concatenate(list(tissues.values()))))
-        if tissue not in there:
+        known = sorted(set(np.concatenate(list(tissues.values()))))
+        if tissue not in known:
             raise InputError(
                 f"{', '.join(map(str, archives))}: no tile of {tissue!a}, expected one of "
-                f"{', '.join(there)}: see --tissue"
+                f"{', '.join(known)}: see --tissue"
             )
         nuclei = [
             _find_nuclei(name, mask)

@@ -34,14 +34,14 @@ def draw_sample(config: Sample) -> tuple[list[np.ndarray], pd.DataFrame]:
     wanted = quotas["train"] + quotas["test"]
     tiles: list[np.ndarray] = []
     tables: list[pd.DataFrame] = []
-    found = np.zeros(len(CLASSES), int)
-    while len(tiles) < max(6, 2 * config.patients) or (found < wanted).any():
-        turn, patient = divmod(len(tiles), config.patients)
+    drawn = np.zeros(len(CLASSES), int)
+    while len(tiles) < max(6, 2 * config.patients) or (drawn < wanted).any():
+        visit, patient = divmod(len(tiles), config.patients)
         stain = draw_stain(np.random.default_rng([config.seed, 0, patient]))
-        tile, nuclei = draw_tile(np.random.default_rng([config.seed, 1, len(tiles)]), stain, (turn + patient) % 2 == 1)
+        tile, nuclei = draw_tile(np.random.default_rng([config.seed, 1, len(tiles)]), stain, (visit + patient) % 2 == 1)
         inside = nuclei[nuclei[["y", "x"]].isin(range(CROP // 2, TILE - CROP // 2 + 1)).all(axis=1)]
         tables.append(inside.assign(tile=len(tiles), patient=patient))
-        found += np.bincount(inside.label, minlength=len(CLASSES))
+        drawn += np.bincount(inside.label, minlength=len(CLASSES))
         tiles.append(tile)
     shuffled = pd.concat(tables, ignore_index=True).sample(frac=1, random_state=np.random.default_rng([config.seed, 2]))
     rank = shuffled.groupby("label").cumcount()

@@ -141,9 +141,9 @@ def _gland(
         spots = spaced_row(rng, depth, rng.uniform(13, 16), rng.uniform(15, 19))
         for row in range(1, 1 + rng.binomial(2, 0.5 if cancer else 0.15)):
             spots += spaced_row(rng, depth, 14 + 14 * row, rng.uniform(17, 24))
-    turn = 0.9 if oblique else 0.4 if cancer else 0.15
+    spread = 0.9 if oblique else 0.4 if cancer else 0.15
     for y, x in spots:
-        angle = value_at(inwards, y, x) + rng.normal(0, turn)
+        angle = value_at(inwards, y, x) + rng.normal(0, spread)
         paint(canvas, rng, epithelial(rng, y, x, angle, cancer, oblique), 0.68)
 
 
