@@ -23,7 +23,7 @@ def turned(crop: np.ndarray, d4: int) -> np.ndarray:
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which code undoes each, which one two after another make, and which brings two corners to the top."""
+    """Return what two codes make one after another, which code undoes each, and which brings two corners to the top."""
     square = np.arange(4).reshape(2, 2)
     code = {turned(square, d4).tobytes(): d4 for d4 in range(8)}
     compose = np.array([[code[turned(turned(square, b), a).tobytes()] for b in range(8)] for a in range(8)], np.uint8)
