@@ -10,6 +10,8 @@ from tools.clone import Clone, clone_project
 
 # Two test processes share the cores: threads that wait must not spin. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tests join a cluster of several nodes from this process; nuclei.cluster would keep a Ray on loopback.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
 
 LONGEST = ("test_interrupt", "test_pipeline", "test_cluster")
 
