@@ -124,7 +124,7 @@ def test_near_duplicates_warn_and_join_nothing(project, capsys):
 
 
 def held_out(table):
-    """The folds that are held out in d4: whole ones."""
+    """The folds that are held out in turn: whole ones."""
     assert table.groupby("Fold")["Held_out"].nunique().eq(1).all()
     return sorted(table.loc[table["Held_out"] == 1, "Fold"].unique())
 
@@ -134,7 +134,7 @@ def test_all_folds_are_held_out_in_turn_but_two_on_the_sample(project, capsys):
     assert held_out(split(raw="data/raw")[0]) == [0, 1, 2, 3, 4]
     assert held_out(split(raw="data/sample")[0]) == [0, 1]
     printed = capsys.readouterr().out.splitlines()[-5:]
-    assert [line.endswith("held out in d4") for line in printed] == [True, True, False, False, False]
+    assert [line.endswith("held out in turn") for line in printed] == [True, True, False, False, False]
 
 
 def test_as_many_folds_are_held_out_as_asked_for_and_the_folds_stay_the_same(project):
