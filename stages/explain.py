@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from nuclei.crops import open_crops
 from nuclei.device import Compute
 from nuclei.errors import run
@@ -16,8 +14,6 @@ from nuclei.models.checkpoint import load_fold_models
 from nuclei.params import load_params
 from nuclei.task import CLASSES, NETWORKS
 
-PRINTED = ["Model", "Baseline", "Method", "Insertion_gain", "Deletion_gain", "In_nucleus", "Stability"]
-
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
@@ -29,10 +25,8 @@ def main() -> None:
     result = select_and_explain(
         crops, table, predictions, models, CLASSES, params.explain, params.train.precision, compute
     )
-    print(result.means.loc[result.means["Weights"] == "trained", PRINTED].round(3).to_string(index=False))
-    with atomic_directory(Path("data/explain"), replace=True) as folder:
-        np.savez(folder / "maps.npz", **result.arrays())  # type: ignore[arg-type]  # none is called allow_pickle
-        write_csv(folder / "scores.csv", result.named_scores())
+    print(result.overview())
+    result.save(Path("data/explain"))
     with atomic_directory(Path("reports/explain"), replace=True) as folder:
         for name, figure in draw_galleries(result, CLASSES, params.explain.gallery_crops):
             save_figure(figure, folder / f"{name}.png", colours=256)  # heat maps are large

@@ -8,12 +8,12 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from nuclei.crops import open_folds
-from nuclei.device import Compute, compare_systems, describe_environment
+from nuclei.device import Compute, describe_environment
 from nuclei.errors import run
 from nuclei.files import write_csv, write_json
 from nuclei.params import load_params
 from nuclei.task import NETWORKS
-from nuclei.training.train import network_config, save_trained, train_folds
+from nuclei.training.train import network_config, print_note_on_processor, save_trained, train_folds
 
 
 def main() -> None:
@@ -27,15 +27,11 @@ def main() -> None:
     compute = Compute(params.device, params.train.threads)
     resume_dir, live = Path(f"data/.resume/train_{name}"), Path(f"data/live/{name}.csv")
     out, environment = Path(f"reports/train/{name}"), describe_environment(compute, params.train.precision)
-
     network = network_config(name, params, tuned, pretrained)
     trained = train_folds(network, crops, compute, resume_dir, lambda curves: write_csv(live, curves))
     save_trained(Path(f"data/models/{name}"), trained)
     write_csv(out / "curves.csv", trained.curves)
-    if (out / "environment.json").exists():  # of the earlier networks, which DVC leaves until it is replaced
-        note = compare_systems(json.loads((out / "environment.json").read_text()), environment)
-        if note:
-            print(f"NOTE: {note}")
+    print_note_on_processor(out / "environment.json", environment)  # DVC leaves the earlier one until it is replaced
     write_json(out / "environment.json", environment)
     shutil.rmtree(resume_dir, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from nuclei.explanation.examples import Examples, choose
 from nuclei.explanation.explain_models import explain_models
 from nuclei.explanation.faithfulness import Attributions, score_models, summarise
 from nuclei.explanation.segmentation import centre_nucleus
+from nuclei.files import atomic_directory, write_csv
 from nuclei.models.checkpoint import Model
 from nuclei.params import Explain
 
@@ -50,6 +52,18 @@ class Explanation:
             arrays |= {f"{name}_{method}": maps for method, maps in model.maps.items()}
             arrays |= {f"{name}_predicted": model.targets, f"{name}_probabilities": model.probabilities}
         return arrays
+
+    def save(self, folder: Path) -> None:
+        """Write maps.npz (`arrays`) and scores.csv (`named_scores`) into a folder, which is replaced as a whole."""
+        with atomic_directory(folder, replace=True) as temporary:
+            np.savez(temporary / "maps.npz", **self.arrays())  # type: ignore[arg-type]  # none is called allow_pickle
+            write_csv(temporary / "scores.csv", self.named_scores())
+
+    def overview(self) -> str:
+        """Return the scores of the trained networks as a table for the screen."""
+        trained = self.means[self.means["Weights"] == "trained"]
+        columns = ["Model", "Baseline", "Method", "Insertion_gain", "Deletion_gain", "In_nucleus", "Stability"]
+        return trained[columns].round(3).to_string(index=False)
 
     def named_scores(self) -> pd.DataFrame:
         """Return `scores` with the file name of each crop in the place of its number."""

@@ -1,5 +1,6 @@
 """One network per held-out fold, trained on all other folds, and one on all crops: side by side, on any machines."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nuclei.cluster import ray_cluster, stream_tasks
 from nuclei.crops import FoldedCrops
-from nuclei.device import Compute, setup_device
+from nuclei.device import Compute, compare_systems, setup_device
 from nuclei.errors import InputError
 from nuclei.files import atomic_directory
 from nuclei.models.calibration import fit_calibration
@@ -169,6 +170,19 @@ def save_trained(folder: Path, trained: Trained) -> None:
         for key, model in trained.models.items():
             save_model(temporary / ("final.safetensors" if key == ALL_CROPS else f"fold_{key}.safetensors"), model)
         np.savez(temporary / "out_of_fold.npz", **trained.out_of_fold._asdict())
+
+
+def print_note_on_processor(path: Path, environment: dict[str, Any]) -> None:
+    """Say so where the earlier networks come from another kind of processor, whose rounding differs.
+
+    Args:
+        path: environment.json of the earlier networks, if there are any.
+        environment: What `nuclei.device.describe_environment` says of the new ones.
+    """
+    if path.exists():
+        note = compare_systems(json.loads(path.read_text()), environment)
+        if note:
+            print(f"NOTE: {note}")
 
 
 def _train_one(
