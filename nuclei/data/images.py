@@ -2,7 +2,6 @@
 
 import os
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -76,7 +75,7 @@ def _open(path: Path, stack: ExitStack) -> TissueImage:
     if page and page.compression in OPENSLIDE_ALONE:
         raise unreadable(page, str(path))
     try:
-        pixels, resolution = _decode(path, str(path))
+        pixels, resolution = decode_with_resolution(path, str(path))
         return from_array(path, pixels, resolution)
     except InputError as error:
         hint = "" if find_openslide() else "; for slides, pip install -e '.[slide]'"
@@ -117,7 +116,7 @@ def decode(file: Path | BinaryIO, where: str) -> np.ndarray:
     Raises:
         InputError: It cannot be read, or is more than a plain image of 8 bits; starts with `where`.
     """
-    return _decode(file, where)[0]
+    return decode_with_resolution(file, where)[0]
 
 
 def decode_with_resolution(file: Path | BinaryIO, where: str) -> tuple[np.ndarray, Resolution]:
@@ -133,10 +132,6 @@ def decode_with_resolution(file: Path | BinaryIO, where: str) -> tuple[np.ndarra
     Raises:
         InputError: As `decode`.
     """
-    return _decode(file, where)
-
-
-def _decode(file: Path | BinaryIO, where: str) -> tuple[np.ndarray, Resolution]:
     with ExitStack() as stack:
         stream = stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
         start = stream.read(8)
@@ -184,7 +179,7 @@ def _decode_whole(stream: BinaryIO, where: str) -> tuple[np.ndarray, Resolution]
         raise InputError(f"{where}: not a PNG, JPEG or TIFF: convert it") from None
     except PIL.Image.DecompressionBombError:
         raise _too_large("too large", where) from None
-    except (*BROKEN, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, zlib.error):
+    except (*BROKEN, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError):
         raise InputError(f"{where}: damaged: copy or save it again") from None
 
 
