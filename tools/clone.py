@@ -35,13 +35,10 @@ def change_params(path: Path, changes: dict) -> None:
     params = yaml.safe_load(path.read_text())
     for key, value in changes.items():
         *sections, last = key.split(".")
-        place = params
+        values = params
         for section in sections:
-            place = place[section]
-        if isinstance(value, dict):
-            place[last] |= value
-        else:
-            place[last] = value
+            values = values[section]
+        values[last] = values[last] | value if isinstance(value, dict) else value
     text = yaml.safe_dump(params, sort_keys=False)
     path.write_text(text.replace(": null\n", ":\n"))
 
@@ -77,8 +74,8 @@ class Clone:
         )
 
 
-def clone_project(path: Path) -> Clone:
-    """Copy what Git would hold of the working tree, uncommitted changes too, and shrink the sample."""
+def copy_project(path: Path) -> Clone:
+    """Copy what Git would hold of the working tree, uncommitted changes too, into a Git repository of its own."""
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -91,6 +88,12 @@ def clone_project(path: Path) -> Clone:
             shutil.copy(ROOT / name, path / name)
     clone = Clone(path)
     clone.run("git", "init", "-q", "-b", "main")
+    return clone
+
+
+def clone_project(path: Path) -> Clone:
+    """Copy the project as `copy_project` does, shrink the sample, and commit."""
+    clone = copy_project(path)
     clone.set(TINY)
     clone.commit()
     return clone

@@ -1,19 +1,16 @@
 """From four files to two submissions, tuned and cross-validated: equal trials, networks, epochs and training crops."""
 
-import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from benchmarks import baseline
 from benchmarks.measure import Implementation, Workload
 from benchmarks.speed import tuning
-from benchmarks.workspace import PROJECT, Workspace, extract
+from benchmarks.workspace import Workspace, extract
 from nuclei.device import setup_device
+from tools.clone import copy_project
 
 EPOCHS, FOLDS, HELD_OUT = 3, 5, 2
 CHANGES = {  # of params.yaml: only what makes both do the same
@@ -54,36 +51,22 @@ def run_baseline(workspace: Workspace) -> Workload:
 
 def run_project(workspace: Workspace) -> Workload:
     """`dvc repro submit` in a fresh copy of the project: a process a stage, everything hashed and cached."""
-    copy = workspace.folder / "project"
-    shutil.rmtree(copy, ignore_errors=True)
-    for name in _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=PROJECT).split("\0"):
-        if (PROJECT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, copy / name)
-    (copy / "dvc.lock").unlink()
-    _git("init", "-q", cwd=copy)
-    params = yaml.safe_load((copy / "params.yaml").read_text())
-    params |= {"threads": workspace.threads, "device": workspace.device}
-    params["data"]["raw"] = str(workspace.raw)
-    for section, values in CHANGES.items():
-        params[section] |= values
-    (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False).replace(": null\n", ":\n"))
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-    }
+    folder = workspace.folder / "project"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier repeat
+    clone = copy_project(folder)
+    (folder / "dvc.lock").unlink()
+    computed = {"threads": workspace.threads, "device": workspace.device, "data.raw": str(workspace.raw)}
+    clone.set(CHANGES | computed)
 
     def run() -> int:
-        done = subprocess.run(["dvc", "repro", "submit"], cwd=copy, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            ["dvc", "repro", "submit"], cwd=clone.path, env=clone.environment, capture_output=True, text=True
+        )
         if done.returncode:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
         return len(workspace.index("train")) + len(workspace.index("test"))
 
     return Workload(run)
-
-
-def _git(*arguments: str, cwd: Path) -> str:
-    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {"baseline": run_baseline, "project": run_project}
