@@ -71,8 +71,8 @@ def run_project(workspace: Workspace, crops: int | None = None) -> Workload:
     data = SearchData(search_params(workspace.device), {}, *sets)
 
     def run() -> int:
-        with tempfile.TemporaryDirectory(dir=workspace.folder) as kept:  # nothing to go on from
-            tables = search(list(SHAPES), data, Path(kept))
+        with tempfile.TemporaryDirectory(dir=workspace.folder) as folder:  # nothing to go on from
+            tables = search(list(SHAPES), data, Path(folder))
         return sum(map(len, tables.values()))
 
     return Workload(run)

@@ -50,24 +50,24 @@ def noise(n: int) -> LabelledCrops:
     return LabelledCrops(rng.integers(0, 256, (n, 100, 100, 3), np.uint8), np.arange(n) % 4)
 
 
-def predict(place: Compute) -> float:
+def predict(compute: Compute) -> float:
     function = partial(predict_logits, build(SHAPES["resnet"], seed=0), precision=params().train.precision)
     crops = noise(PREDICTED).crops
-    return seconds(lambda: map_crops(function, [crops], place))
+    return seconds(lambda: map_crops(function, [crops], compute))
 
 
-def train(place: Compute) -> float:
+def train(compute: Compute) -> float:
     data, folds = noise(TRAINED), np.arange(TRAINED) % FOLDS
     crops = FoldedCrops(data, folds, groups=folds, held_out=list(range(FOLDS)))
     network = NetworkConfig("resnet", SHAPES["resnet"], pretrained={}, epochs=1, config=config(TRAINED))
-    with tempfile.TemporaryDirectory() as kept, redirect_stdout(sys.stderr):
-        return seconds(lambda: train_folds(network, crops, place, Path(kept)))
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        return seconds(lambda: train_folds(network, crops, compute, Path(folder)))
 
 
-def tune(crops: int, place: Compute) -> float:
-    data = SearchData(search_params(place.device, TRIALS), {}, noise(crops), noise(8))
-    with tempfile.TemporaryDirectory() as kept, redirect_stdout(sys.stderr):
-        return seconds(lambda: search(["cnn"], data, Path(kept)))
+def tune(crops: int, compute: Compute) -> float:
+    data = SearchData(search_params(compute.device, TRIALS), {}, noise(crops), noise(8))
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        return seconds(lambda: search(["cnn"], data, Path(folder)))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -94,10 +94,10 @@ def main() -> None:
                 for nodes in (1, 2):
                     other = cluster.add_node(num_cpus=1) if nodes == 2 else None
                     cluster.wait_for_nodes()
-                    place = Compute("cpu", threads=1)
-                    predict(place)  # starts the workers
+                    compute = Compute("cpu", threads=1)
+                    predict(compute)  # starts the workers
                     for name, work in WORK.items():
-                        times[name][nodes].append(work(place))
+                        times[name][nodes].append(work(compute))
                 cluster.remove_node(other)
     finally:
         cluster.shutdown()

@@ -135,8 +135,8 @@ def hold_out_each(name: str, crops: FoldedCrops, epochs: int, workspace: Workspa
         network = build(SHAPE, seed=fold).to(device)
         if change.pretrain:
             pretrain(network, train_set.crops, max(epochs // 2, 1), device, train.precision)
-        recipe = replace(config(len(train_set), epochs, BATCH_SIZE), train=train)
-        list(fit(network, train_set, None, recipe, device))
+        train_config = replace(config(len(train_set), epochs, BATCH_SIZE), train=train)
+        list(fit(network, train_set, None, train_config, device))
         logits[crops.folds == fold] = predict_logits(
             network, heldout_set.crops, device, train.precision, params().predict.tta
         )
@@ -148,7 +148,7 @@ def pretrain(network: nn.Sequential, crops: np.ndarray, epochs: int, device: tor
 
     Source: Chen et al. 2020, "A simple framework for contrastive learning of visual representations".
     """
-    first = next(place for place, layer in enumerate(network) if isinstance(layer, nn.Linear))
+    first = next(index for index, layer in enumerate(network) if isinstance(layer, nn.Linear))
     body = network[:first]
     head = nn.Sequential(nn.Linear(network[first].in_features, 256), nn.ReLU(), nn.Linear(256, 64)).to(device)
     optimizer = torch.optim.AdamW([*body.parameters(), *head.parameters()], LR, weight_decay=1e-4)
