@@ -38,13 +38,13 @@ def normalise_groups(values: Sequence[str]) -> tuple[list[str], list[tuple[str, 
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for value in values:
         spellings[keys[value]][value] += 1
-    kept = {key: counter.most_common(1)[0][0] for key, counter in spellings.items()}
+    canonical = {key: counter.most_common(1)[0][0] for key, counter in spellings.items()}
     joined = [
-        (_tidy(kept[key]), [spelling for spelling in counter if spelling != kept[key]])
+        (_tidy(canonical[key]), [spelling for spelling in counter if spelling != canonical[key]])
         for key, counter in spellings.items()
         if len(counter) > 1
     ]
-    return [_tidy(kept[keys[value]]) for value in values], joined
+    return [_tidy(canonical[keys[value]]) for value in values], joined
 
 
 def find_group_column(header: Sequence[str], table: str = "train.csv") -> str | None:
