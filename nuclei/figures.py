@@ -1,7 +1,6 @@
 """What every figure shares: resolution, colours, how it is written, and galleries of crops."""
 
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nuclei.files import atomic_write
-from nuclei.task import NETWORKS
 
 DPI = 144
 # Okabe & Ito's: told apart by colour-blind readers.
-COLOURS = dict(zip(NETWORKS, cycle(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")), strict=False))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 # Okabe & Ito's without black and yellow, RGB; fold k has the colour k modulo 6.
 FOLD_COLOURS = np.array(

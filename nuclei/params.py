@@ -10,6 +10,8 @@ from nuclei.task import NETWORKS
 
 SAMPLE = "data/sample"  # where the stage `sample` writes
 
+RESNET18 = "resnet18"  # the backbone that is ours; every other one is timm's
+
 # Parameters of earlier versions, and what became of them.
 RENAMED = {
     "workers": "gone: folds are trained side by side, each with train.threads",
@@ -108,9 +110,18 @@ class Cnn(Section):
 
 
 class Resnet(Section):
-    """The shape of ResNet18."""
+    """The shape of the network that may start from pretrained weights."""
 
-    stem: Literal["pretrained", "no_pool", "small"]  # 7x7 stride 2 and pooling; without pooling; 3x3 stride 1
+    backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]  # resnet18, or the name of a network of timm
+    stem: Literal["pretrained", "no_pool", "small"]  # ResNet18's: 7x7 stride 2, pooling; no pooling; 3x3 stride 1
+    size: Annotated[int, Field(ge=16, le=1024)] | None  # pixels per side that crops are resized to; empty: as they are
+    frozen: Annotated[float, Field(ge=0, le=1)]  # share of the layers, from the first, that keep pretrained weights
+
+    @model_validator(mode="after")
+    def _stem_of_resnet18(self) -> "Resnet":
+        if self.stem != "pretrained" and self.backbone != RESNET18:
+            raise ValueError(f"a stem {self.stem} is {RESNET18}'s alone: set resnet.stem to pretrained")
+        return self
 
 
 class Train(Section):
@@ -162,7 +173,7 @@ class TrainModel(Section):
 
 
 class TrainResnet(TrainModel):
-    """How ResNet18 is trained, beside what all networks share."""
+    """How the network with a backbone is trained, beside what all networks share."""
 
     weights: FileName  # imagenet, none, or a file
 
@@ -282,6 +293,18 @@ class Params(Section):
     explain: Explain
     predict: Predict
     report: Report
+
+    @model_validator(mode="after")
+    def _frozen_weights_are_pretrained(self) -> "Params":
+        if self.resnet.frozen and self.train_resnet.weights == "none":
+            raise ValueError("resnet.frozen: random weights (train_resnet.weights: none) would never be trained")
+        return self
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What each network is called in figures, tables and prose: by its backbone, if it is not the usual one."""
+        titles = {name: entry.title for name, entry in NETWORKS.items()}
+        return titles if self.resnet.backbone == RESNET18 else titles | {"resnet": self.resnet.backbone}
 
     @property
     def on_sample(self) -> bool:

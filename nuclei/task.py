@@ -32,9 +32,8 @@ class NetworkEntry(NamedTuple):
 # Every network of the pipeline: what is listed here is tuned, trained, evaluated and reported.
 NETWORKS = {
     "cnn": NetworkEntry("CNN", "nuclei.models.small_cnn.SmallCNN", "train_cnn", pretrained=False),
-    "resnet": NetworkEntry("ResNet18", "nuclei.models.resnet.ResNet18", "train_resnet", pretrained=True),
+    "resnet": NetworkEntry("ResNet18", "nuclei.models.backbone.Backbone", "train_resnet", pretrained=True),
 }
-TITLES = {name: entry.title for name, entry in NETWORKS.items()}
 
 
 def method_title(method: str) -> str:

@@ -9,7 +9,7 @@ from nuclei.evaluation.evaluate import evaluate, read_out_of_fold
 from nuclei.evaluation.metrics import METRICS
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.params import load_params
-from nuclei.task import CLASSES, NETWORKS, TITLES
+from nuclei.task import CLASSES, NETWORKS
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
 
     comparisons = {}
     for first, second in combinations(NETWORKS, 2):
-        pair = {TITLES[name]: predictions[name]["Predicted"].to_numpy() for name in (first, second)}
+        pair = {params.titles[name]: predictions[name]["Predicted"].to_numpy() for name in (first, second)}
         crops = predictions[first]
         comparison = compare(crops["Label"].to_numpy(), pair, crops["Group"].to_numpy(), CLASSES)
         comparisons[f"{second}_against_{first}"] = comparison

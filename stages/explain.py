@@ -28,7 +28,7 @@ def main() -> None:
     print(result.overview())
     result.save(Path("data/explain"))
     with atomic_directory(Path("reports/explain"), replace=True) as folder:
-        for name, figure in draw_galleries(result, CLASSES, params.explain.gallery_crops):
+        for name, figure in draw_galleries(result, CLASSES, params.titles, params.explain.gallery_crops):
             save_figure(figure, folder / f"{name}.png", colours=256)  # heat maps are large
         write_csv(folder / "faithfulness.csv", result.means)
         write_csv(folder / "curves.csv", result.curves)

@@ -5,22 +5,25 @@ from pathlib import Path
 from nuclei.errors import run
 from nuclei.figures import save_figure
 from nuclei.files import atomic_directory, read_csv
+from nuclei.params import load_params
 from nuclei.report import curves as draw
 from nuclei.report.results import read_table
-from nuclei.task import CLASSES, NETWORKS
+from nuclei.task import CLASSES
 
 EVALUATE, ROBUSTNESS = Path("reports/evaluate"), Path("reports/robustness")
 
 
 def main() -> None:
-    predictions = {name: read_csv(EVALUATE / f"predictions_{name}.csv") for name in NETWORKS}
+    params = load_params(Path("params.yaml"))
+    titles = params.titles
+    predictions = {title: read_csv(EVALUATE / f"predictions_{name}.csv") for name, title in titles.items()}
     labels = next(iter(predictions.values()))["Label"].to_numpy()
-    predicted = {name: table["Predicted"].to_numpy() for name, table in predictions.items()}
-    curves = {name: read_table(Path(f"reports/train/{name}/curves.csv")) for name in NETWORKS}
-    trials = {name: read_csv(Path(f"reports/tune/{name}/trials.csv")) for name in NETWORKS}
-    reliability = {name: read_csv(EVALUATE / f"reliability_{name}.csv") for name in NETWORKS}
-    selective = {name: read_csv(EVALUATE / f"selective_{name}.csv") for name in NETWORKS}
-    robustness = {name: read_csv(ROBUSTNESS / f"scores_{name}.csv") for name in NETWORKS}
+    predicted = {title: table["Predicted"].to_numpy() for title, table in predictions.items()}
+    curves = {title: read_table(Path(f"reports/train/{name}/curves.csv")) for name, title in titles.items()}
+    trials = {title: read_csv(Path(f"reports/tune/{name}/trials.csv")) for name, title in titles.items()}
+    reliability = {title: read_csv(EVALUATE / f"reliability_{name}.csv") for name, title in titles.items()}
+    selective = {title: read_csv(EVALUATE / f"selective_{name}.csv") for name, title in titles.items()}
+    robustness = {title: read_csv(ROBUSTNESS / f"scores_{name}.csv") for name, title in titles.items()}
     with atomic_directory(Path("reports/figures"), replace=True) as folder:
         save_figure(draw.plot_confusion(labels, predicted, CLASSES), folder / "confusion.png")
         save_figure(draw.plot_curves(curves), folder / "curves.png")
@@ -28,9 +31,8 @@ def main() -> None:
         save_figure(draw.plot_reliability(reliability), folder / "reliability.png")
         save_figure(draw.plot_selective(selective), folder / "selective.png")
         save_figure(draw.plot_robustness(robustness), folder / "robustness.png")
-        save_figure(
-            draw.plot_deletion_insertion(read_csv(Path("reports/explain/curves.csv"))), folder / "faithfulness.png"
-        )
+        explained = draw.plot_deletion_insertion(read_csv(Path("reports/explain/curves.csv")), titles)
+        save_figure(explained, folder / "faithfulness.png")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nuclei.data.pretrained import obtain_weights
 from nuclei.errors import run
 from nuclei.files import write_json
+from nuclei.models.pretrained import obtain_weights
 from nuclei.params import load_params
 from nuclei.tensors import write_tensors
 
@@ -13,9 +13,12 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     asked = params.train_resnet.weights
 
-    weights, used = obtain_weights(asked, Path("data/pretrained"), may_go_without=params.on_sample)
-    write_tensors(Path("data/weights/pretrained.safetensors"), weights)
-    write_json(Path("reports/weights/weights.json"), {"asked": asked, "used": used})
+    folder, backbone = Path("data/pretrained"), params.resnet.backbone
+    may_go_without = params.on_sample and not params.resnet.frozen  # frozen random weights would never learn
+    weights = obtain_weights(asked, folder, backbone, may_go_without)
+    write_tensors(Path("data/weights/pretrained.safetensors"), weights.tensors)
+    written = {"asked": asked, "backbone": backbone, "used": weights.used, "source": weights.source}
+    write_json(Path("reports/weights/weights.json"), written)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from benchmarks.measure import Implementation, Workload
 from benchmarks.workspace import Workspace, params
 from nuclei.crops import LabelledCrops, open_crops
 from nuclei.device import setup_device
+from nuclei.models.backbone import Backbone
 from nuclei.models.networks import build
-from nuclei.models.resnet import ResNet18
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.training.loop import TrainConfig, fit, training_steps
 
-SHAPES = {"cnn": SmallCNN(3, (32, 64, 128, 256), (128, 128), 0.2), "resnet": ResNet18(3, "pretrained")}
+SHAPES = {"cnn": SmallCNN(3, (32, 64, 128, 256), (128, 128), 0.2), "resnet": Backbone(3, "resnet18", "pretrained")}
 BATCH_SIZE = 64
 EPOCHS = 3  # of this project's: one is over in a moment
 

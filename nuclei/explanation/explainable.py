@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nuclei.device import autocast
+from nuclei.models.adapted import Adapted
 from nuclei.models.checkpoint import Model
 from nuclei.models.transforms import normalise
 
@@ -38,13 +39,15 @@ class Explainable(nn.Module):
 def explainable(model: Model) -> Explainable:
     """Copy the network of `model`, in evaluation mode, into a form that is fit to be looked into.
 
-    Each batch norm is folded into the convolution before it: a third of the time.
+    Each batch norm is folded into the convolution before it: a third of the time. A network of timm keeps its own: they
+    may hold an activation, and need not follow the layer that is listed before them.
     """
     network = copy.deepcopy(model.network).eval().requires_grad_(False)
+    of_timm = isinstance(network, Adapted) and network.normalisation is not None
     for module in list(network.modules()):
-        if isinstance(module, nn.ReLU):
-            module.inplace = False  # hooks would see what comes after it
-        for (name, layer), (following, norm) in pairwise(module.named_children()):
+        if getattr(module, "inplace", False):
+            setattr(module, "inplace", False)  # noqa: B010 (any kind of module); hooks would see what comes after it
+        for (name, layer), (following, norm) in pairwise(() if of_timm else module.named_children()):
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(layer, norm))
                 setattr(module, following, nn.Identity())

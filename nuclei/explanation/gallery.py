@@ -11,18 +11,21 @@ from matplotlib.gridspec import SubplotSpec
 from scipy.ndimage import gaussian_filter
 
 from nuclei.explanation.explain import Explanation
-from nuclei.task import TITLES, method_title
+from nuclei.task import method_title
 
 SIGNED = "PuOr_r"  # purple, white, orange: told apart by colour-blind readers
 SMOOTHING = 2  # pixels: finer structure of the gradients does not survive a shift by one pixel
 
 
-def draw_galleries(explanation: Explanation, classes: Sequence[str], per_class: int) -> Iterator[tuple[str, Figure]]:
+def draw_galleries(
+    explanation: Explanation, classes: Sequence[str], networks: Mapping[str, str], per_class: int
+) -> Iterator[tuple[str, Figure]]:
     """Draw a gallery of each class, and one of the worst errors.
 
     Args:
         explanation: Of `select_and_explain`.
         classes: The K names.
+        networks: Their titles.
         per_class: Crops in the gallery of a class, at most: the first that were drawn of it.
 
     Yields:
@@ -37,8 +40,10 @@ def draw_galleries(explanation: Explanation, classes: Sequence[str], per_class: 
         titles = [f"{row.Filename}\ntrue: {classes[row.Label]}" for row in table.iloc[chosen].itertuples()]
         maps, captions = {}, {}
         for model, explained in explanation.attributions.items():
-            maps[model] = {method: values[chosen] for method, values in explained.maps.items()}
-            captions[model] = [f"{classes[row.argmax()]} {row.max():.0%}" for row in explained.probabilities[chosen]]
+            maps[networks[model]] = {method: values[chosen] for method, values in explained.maps.items()}
+            captions[networks[model]] = [
+                f"{classes[row.argmax()]} {row.max():.0%}" for row in explained.probabilities[chosen]
+            ]
         figure = plot_attributions(explanation.crops[chosen], explanation.nuclei[chosen], titles, maps, captions)
         yield f"{number}_{name.replace(' ', '_')}", figure
 
@@ -89,7 +94,7 @@ def plot_attributions(
         column = 1
         for model, by_method in maps.items():
             for i, (method, values) in enumerate(by_method.items()):
-                title = f"{TITLES[model]}\n{captions[model][row]}" if i == 0 else ""
+                title = f"{model}\n{captions[model][row]}" if i == 0 else ""
                 ax = _panel(figure, grid[row, column + 1 + i], crop.mean(axis=2), title)
                 smooth = gaussian_filter(values[row], SMOOTHING)
                 largest = np.abs(smooth).max()

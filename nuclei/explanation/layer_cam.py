@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from captum.attr import LayerGradientXActivation
 from torch import Tensor, nn
 
+from nuclei.errors import InputError
 from nuclei.explanation.explainable import Explainable
 
 
@@ -29,10 +29,16 @@ def layer_cam(network: Explainable, inputs: Tensor, baselines: Tensor, targets: 
     Source: Jiang et al. 2021, "LayerCAM: exploring hierarchical class activation maps for localization"; Selvaraju et
         al. 2017, "Grad-CAM".
     """
-    method = LayerGradientXActivation(network, network.cam_layer)
-    feature_maps = method.attribute(inputs.detach().requires_grad_(), target=targets).detach()
-    # Activations are not negative: a product's sign is its gradient's.
-    feature_map = feature_maps.clamp(min=0).sum(dim=1)
+    activations: list[Tensor] = []
+    hook = network.cam_layer.register_forward_hook(lambda layer, inputs, output: activations.append(output))
+    with torch.enable_grad():
+        chosen = network(inputs.detach().requires_grad_()).gather(1, targets[:, None]).sum()
+    hook.remove()
+    (feature_maps,) = activations
+    if feature_maps.dim() != 4:
+        raise InputError("explain.methods: layer_cam needs feature maps, which this backbone has none of: leave it out")
+    (gradients,) = torch.autograd.grad(chosen, feature_maps)
+    feature_map = (feature_maps * gradients.clamp(min=0)).sum(dim=1).clamp(min=0).detach()
     rows, columns = (
         _interpolation(network, count, size).to(feature_map)
         for count, size in zip(feature_map.shape[1:], inputs.shape[2:], strict=True)

@@ -1,4 +1,4 @@
-"""What every network of the pipeline has in common; the networks themselves are in `small_cnn` and `resnet`."""
+"""What every network of the pipeline has in common; the networks themselves are in `small_cnn` and `backbone`."""
 
 from importlib import import_module
 from typing import Any, ClassVar, Protocol, Self

@@ -1,6 +1,10 @@
-"""Every figure. Each function returns a matplotlib Figure; `save_figure` writes it."""
+"""Every figure. Each function returns a matplotlib Figure; `save_figure` writes it.
+
+What is "by network" has its title as the key; colours go by the order.
+"""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -9,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from nuclei.figures import COLOURS, LINE_COLOURS
-from nuclei.task import TITLES, method_title
+from nuclei.task import method_title
 
 SEVERITIES = {  # what the severity of a corruption is
     "blur": "blur: standard deviation, pixels",
@@ -35,7 +39,7 @@ def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], clas
     figure = Figure(figsize=(10, 4.6 * len(predicted)), layout="constrained")
     axes = figure.subplots(len(predicted), 2, squeeze=False)
     names = [name.replace(" ", "\n") for name in classes]
-    for row, (model, values) in zip(axes, predicted.items(), strict=True):
+    for row, (title, values) in zip(axes, predicted.items(), strict=True):
         crops = np.bincount(labels * len(classes) + values, minlength=len(classes) ** 2).reshape(len(classes), -1)
         shares = crops / crops.sum(axis=1, keepdims=True).clip(min=1)
         for ax, matrix, form, text in (
@@ -43,7 +47,7 @@ def plot_confusion(labels: np.ndarray, predicted: Mapping[str, np.ndarray], clas
             (row[1], shares, ".2f", "share of the true class"),
         ):
             _draw_matrix(ax, matrix, names, form)
-            ax.set_title(f"{TITLES[model]}: {text}")
+            ax.set_title(f"{title}: {text}")
     return figure
 
 
@@ -66,13 +70,12 @@ def plot_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    for model, table in curves.items():
+    for (title, table), colour in zip(curves.items(), cycle(COLOURS), strict=False):
         folds = table[table["heldout_loss"].notna()]
-        colour = COLOURS[model]
         for ax, column, line, label in (
-            (loss, "train_loss", ":", f"{TITLES[model]}, training"),
-            (loss, "heldout_loss", "-", f"{TITLES[model]}, held-out folds"),
-            (accuracy, "heldout_accuracy", "-", TITLES[model]),
+            (loss, "train_loss", ":", f"{title}, training"),
+            (loss, "heldout_loss", "-", f"{title}, held-out folds"),
+            (accuracy, "heldout_accuracy", "-", title),
         ):
             for _, rows in folds.groupby("fold"):
                 ax.plot(rows["epoch"], rows[column], color=colour, linestyle=line, linewidth=0.6, alpha=0.4)
@@ -95,15 +98,16 @@ def plot_reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
             crops in its bin. The band is where perfect calibration would put the calibrated network.
     """
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    for ax, (model, table) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    for ax, (title, table), colour in zip(axes, curves.items(), cycle(COLOURS), strict=False):
         ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="perfect calibration")
         for calibrated, line, label in ((0, ":", "before scaling"), (1, "-", "after scaling")):
             rows = table[table["calibrated"] == calibrated]
-            ax.plot(rows["confidence"], rows["accuracy"], color=COLOURS[model], linestyle=line, label=label)
+            ax.plot(rows["confidence"], rows["accuracy"], color=colour, linestyle=line, label=label)
             size = 200 * rows["crops"] / rows["crops"].sum()
-            ax.scatter(rows["confidence"], rows["accuracy"], s=5 + size, color=COLOURS[model], alpha=0.5)
+            ax.scatter(rows["confidence"], rows["accuracy"], s=5 + size, color=colour, alpha=0.5)
         ax.fill_between(rows["confidence"], rows["low"], rows["high"], color="grey", alpha=0.2, label="by chance")
-        ax.set(xlabel="confidence", ylabel="accuracy", title=TITLES[model], xlim=(0, 1.02), ylim=(0, 1.02))
+        ax.set(xlabel="confidence", ylabel="accuracy", title=title, xlim=(0, 1.02), ylim=(0, 1.02))
         ax.legend(frameon=False, loc="lower right")  # where no crop should be: confident and incorrect
         ax.spines[["top", "right"]].set_visible(False)
     return figure
@@ -117,8 +121,8 @@ def plot_selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
-    for model, table in curves.items():
-        ax.plot(table["selected_fraction"], table["accuracy"], color=COLOURS[model], label=TITLES[model])
+    for (title, table), colour in zip(curves.items(), cycle(COLOURS), strict=False):
+        ax.plot(table["selected_fraction"], table["accuracy"], color=colour, label=title)
     ax.set(xlabel="fraction of crops classified, the most confident first", ylabel="accuracy on these", xlim=(0, 1))
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
@@ -138,15 +142,15 @@ def plot_robustness(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for ax in axes[len(names) :]:
         ax.set_axis_off()
     for ax, name in zip(axes, names, strict=False):
-        for model, table in tables.items():
+        for (title, table), colour in zip(tables.items(), cycle(COLOURS), strict=False):
             changed = table[table["corruption"] == name].sort_values("severity")
             clean = table[table["corruption"] == "none"]
             for metric, line in (("accuracy", "-"), ("balanced_accuracy", ":")):
-                label = f"{TITLES[model]}, {metric.replace('_', ' ')}"
-                style = {"color": COLOURS[model], "linestyle": line, "marker": "."}
+                label = f"{title}, {metric.replace('_', ' ')}"
+                style = {"color": colour, "linestyle": line, "marker": "."}
                 ax.plot(changed["severity"], changed[metric], label=label, **style)
                 for value in clean[metric]:
-                    ax.axhline(value, color=COLOURS[model], linestyle=line, linewidth=0.5)
+                    ax.axhline(value, color=colour, linestyle=line, linewidth=0.5)
         ax.set(xlabel=SEVERITIES[name], ylim=(0, 1.02))
         ax.set_xticks(changed["severity"], [f"{severity:g}" for severity in changed["severity"]])
         ax.spines[["top", "right"]].set_visible(False)
@@ -161,11 +165,11 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
         tables: By network, its trials, as the stage `tune` writes them.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for ax, (model, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+    for ax, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         for rung, trials in table.groupby("rung"):
             label = f"{trials['steps'].iloc[0]} steps"
             ax.scatter(trials["lr"], trials["heldout_loss"], s=30 * (rung + 1), alpha=0.8, label=label)
-        ax.set(xscale="log", xlabel="peak learning rate", ylabel="loss on the inner fold", title=TITLES[model])
+        ax.set(xscale="log", xlabel="peak learning rate", ylabel="loss on the inner fold", title=title)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_locator(NullLocator())
@@ -174,11 +178,12 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def plot_deletion_insertion(curves: pd.DataFrame) -> Figure:
+def plot_deletion_insertion(curves: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Draw deletion and insertion curves: one row per model, one line per method, the null orders black.
 
     Args:
         curves: Of `score_models`.
+        titles: Of the networks, by name.
     """
     models, panels = list(curves["Model"].unique()), list(curves["Curve"].unique())
     figure = Figure(figsize=(3.4 * len(panels), 3.4 * len(models)), layout="constrained")
@@ -196,7 +201,7 @@ def plot_deletion_insertion(curves: pd.DataFrame) -> Figure:
                     label=method_title(method),
                 )
             verb = "hidden" if curve.startswith("deletion") else "shown"
-            ax.set(title=f"{TITLES[model]}: {curve}", xlabel=f"share {verb}, the strongest first")
+            ax.set(title=f"{titles[model]}: {curve}", xlabel=f"share {verb}, the strongest first")
             ax.title.set_fontsize(9)
             ax.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel("probability of the predicted class")

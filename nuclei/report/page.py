@@ -28,7 +28,7 @@ from nuclei.report.tables import (
     group_table,
     robustness_table,
 )
-from nuclei.task import CLASSES, HEADING, MPP, NETWORKS, SIDE, TISSUE, TITLES, method_title
+from nuclei.task import CLASSES, HEADING, MPP, NETWORKS, SIDE, TISSUE, method_title
 
 GROUP_ROWS = 30  # of the table of groups: the largest
 HUES = 5  # colours of networks in report.css, those of `nuclei.figures.COLOURS`
@@ -79,15 +79,15 @@ def build_page(results: Mapping[str, Any], crops: Mapping[str, np.ndarray], para
         style_hash=_hash(style),
         script_hash=_hash(script),
         confusions={model: confusion(table) for model, table in predictions.items()},
-        groups=group_table(_by_network(results, "evaluate/groups_{}.csv"), predictions),
+        groups=group_table(_by_network(results, "evaluate/groups_{}.csv"), predictions, params.titles),
         group_rows=GROUP_ROWS,
         errors=errors,
         shown=shown,
         error_counts=count_errors(errors),
-        robustness=robustness_table(_by_network(results, "robustness/scores_{}.csv")),
+        robustness=robustness_table(_by_network(results, "robustness/scores_{}.csv"), params.titles),
         explanation_table=explanation_table,
-        search={model: count_search(results, model, params) for model in TITLES},
-        environments=_environments(results),
+        search={model: count_search(results, model, params) for model in NETWORKS},
+        environments=_environments(results, params.titles),
         issues=issues,
         thumbnails={name: inline_crop(crops[name]) for name in sorted(pictured & crops.keys())},
         parameters=parameters,
@@ -188,21 +188,21 @@ def interval_axis(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> dict
     return {"low": low, "high": high, "positions": positions}
 
 
-def _environments(results: Mapping[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
+def _environments(results: Mapping[str, Any], titles: Mapping[str, str]) -> list[tuple[list[str], dict[str, Any]]]:
     """List the environments in which networks were trained, each with the titles of those networks."""
     environments: list[tuple[list[str], dict[str, Any]]] = []
     for model, environment in _by_network(results, "train/{}/environment.json").items():
-        titles = next((titles for titles, other in environments if other == environment), None)
-        if titles is None:
-            environments.append(([TITLES[model]], environment))
+        same = next((trained for trained, other in environments if other == environment), None)
+        if same is None:
+            environments.append(([titles[model]], environment))
         else:
-            titles.append(TITLES[model])
+            same.append(titles[model])
     return environments
 
 
 def _by_network(results: Mapping[str, Any], pattern: str) -> dict[str, Any]:
     """Return the results called `pattern` by network, without those that are missing."""
-    contents = {model: results[pattern.format(model)] for model in TITLES}
+    contents = {model: results[pattern.format(model)] for model in NETWORKS}
     return {model: content for model, content in contents.items() if content is not None}
 
 
@@ -225,9 +225,10 @@ def _context(results: Mapping[str, Any], params: Params) -> dict[str, Any]:
         "results": results,
         "by_network": partial(_by_network, results),
         "stages": STAGES,
-        "titles": TITLES,
+        "titles": params.titles,
         "networks": NETWORKS,
-        "hues": {model: f"network{i % HUES}" for i, model in enumerate(TITLES)},
+        "pretrained": [params.titles[name] for name, entry in NETWORKS.items() if entry.pretrained],
+        "hues": {model: f"network{i % HUES}" for i, model in enumerate(NETWORKS)},
         "method_title": method_title,
         "describe_change": describe_change,
         "classes": CLASSES,

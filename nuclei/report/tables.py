@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from nuclei.params import Params
-from nuclei.task import CLASSES, TITLES, method_title
+from nuclei.task import CLASSES, method_title
 
 CHANGES = {  # of crops, by corruption; {} is its severity
     "none": "unchanged",
@@ -53,12 +53,15 @@ class SearchCost(NamedTuple):
     training_crops: int
 
 
-def group_table(groups: Mapping[str, pd.DataFrame], predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
+def group_table(
+    groups: Mapping[str, pd.DataFrame], predictions: Mapping[str, pd.DataFrame], titles: Mapping[str, str]
+) -> pd.DataFrame | None:
     """Join the scores per group of all networks.
 
     Args:
         groups: By network, of `nuclei.evaluation.metrics.score_groups`, of the same groups.
         predictions: By network: Filename and Group of the same crops.
+        titles: Of the networks.
 
     Returns:
         One row per group, the largest first: Group, First_crop (its first file, where there are predictions), Crops,
@@ -72,15 +75,16 @@ def group_table(groups: Mapping[str, pd.DataFrame], predictions: Mapping[str, pd
         table = table.assign(First_crop=table["Group"].map(crops.groupby("Group")["Filename"].first()))
     table = table.assign(Crops=first["Crops"])
     for model, scores in groups.items():
-        table = table.assign(**{TITLES[model]: table["Group"].map(scores.set_index("Group")["Accuracy"])})
+        table = table.assign(**{titles[model]: table["Group"].map(scores.set_index("Group")["Accuracy"])})
     return table.join(first[[*CLASSES]])
 
 
-def robustness_table(scores: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+def robustness_table(scores: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Join the scores of all networks on changed crops.
 
     Args:
         scores: By network, of `nuclei.evaluation.robustness.score_under`, of the same changes.
+        titles: Of the networks.
 
     Returns:
         One row per change: Change, in words, and accuracy and balanced accuracy of each network.
@@ -91,8 +95,8 @@ def robustness_table(scores: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]
     for i, (corruption, severity) in enumerate(next(iter(scores.values()))[["corruption", "severity"]].to_numpy()):
         row: dict[str, Any] = {"Change": describe_change(corruption, severity)}
         for model, table in scores.items():
-            row[f"{TITLES[model]}, accuracy"] = float(table["accuracy"][i])
-            row[f"{TITLES[model]}, balanced accuracy"] = float(table["balanced_accuracy"][i])
+            row[f"{titles[model]}, accuracy"] = float(table["accuracy"][i])
+            row[f"{titles[model]}, balanced accuracy"] = float(table["balanced_accuracy"][i])
         rows.append(row)
     return rows
 

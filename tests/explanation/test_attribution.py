@@ -17,10 +17,10 @@ from nuclei.explanation.explainable import (
     predict_single_view,
 )
 from nuclei.explanation.layer_cam import layer_cam, pixels_per_cell
+from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model
 from nuclei.models.networks import build
-from nuclei.models.resnet import ResNet18
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.transforms import normalise
 from nuclei.params import Explain
@@ -28,7 +28,7 @@ from nuclei.params import Explain
 CPU = torch.device("cpu")
 SHAPES = {
     "cnn": SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2),
-    "resnet": ResNet18(3, "pretrained"),
+    "resnet": Backbone(3, "resnet18", "pretrained"),
 }
 COLOURS = np.array([[200.0, 150, 190], [120, 60, 150], [240, 230, 235]])
 SETTINGS = Explain(
@@ -159,7 +159,11 @@ def test_batches_give_what_captums_call_gives_crop_by_crop(shape, method):
 
 @pytest.mark.parametrize(
     ("shape", "centres"),
-    [(SHAPES["cnn"], range(3, 100, 8)), (SHAPES["resnet"], range(0, 97, 8)), (ResNet18(3, "no_pool"), range(0, 97, 8))],
+    [
+        (SHAPES["cnn"], range(3, 100, 8)),
+        (SHAPES["resnet"], range(0, 97, 8)),
+        (Backbone(3, "resnet18", "no_pool"), range(0, 97, 8)),
+    ],
     ids=str,
 )
 def test_layer_cam_has_its_values_at_the_centres_of_the_cells(shape, centres):
@@ -186,7 +190,9 @@ def test_a_layer_that_kernels_and_strides_do_not_explain_is_spread_evenly():
     assert pixels_per_cell(network, (60, 60, 3)) == 12
 
 
-@pytest.mark.parametrize("shape", [*SHAPES.values(), ResNet18(1, "no_pool"), ResNet18(3, "small")], ids=str)
+@pytest.mark.parametrize(
+    "shape", [*SHAPES.values(), Backbone(1, "resnet18", "no_pool"), Backbone(3, "resnet18", "small")], ids=str
+)
 def test_the_network_stays_as_it_was(shape):
     own = model(shape)
     before = {name: value.clone() for name, value in own.network.state_dict().items()}
@@ -268,7 +274,7 @@ def test_the_baselines_show_no_nucleus_but_the_crops_colours():
 
 
 def test_grey_crops_of_any_size_are_explained_too():
-    own = model(ResNet18(1, "pretrained"))
+    own = model(Backbone(1, "resnet18", "pretrained"))
     crops = random_crops(1, 1, size=130)
     maps = attribute(own, crops, np.array([2]), [0], methods(SETTINGS, "float32", COLOURS[:, :1]), CPU)
     assert all(values.shape == (1, 130, 130) for values in maps.values())

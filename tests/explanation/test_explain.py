@@ -17,6 +17,7 @@ from nuclei.params import Explain
 
 CPU = torch.device("cpu")
 PLACE = Compute("cpu", torch.get_num_threads())
+TITLES = {"cnn": "CNN", "resnet": "ResNet18"}
 CLASSES = ["stroma", "tumour", "lymphocyte", "other"]
 SETTINGS = Explain(
     seed=0,
@@ -129,7 +130,7 @@ def test_folds_come_back_in_the_order_of_the_crops(data):
 
 
 def test_the_galleries_show_a_few_of_the_drawn_crops_per_class_and_the_errors(explanation):
-    figures = dict(draw_galleries(explanation, CLASSES, SETTINGS.gallery_crops))
+    figures = dict(draw_galleries(explanation, CLASSES, TITLES, SETTINGS.gallery_crops))
     assert list(figures) == ["0_stroma", "1_tumour", "2_lymphocyte", "3_other", "4_worst_errors"]
     rows = [sum("true:" in ax.get_title(loc="left") for ax in figure.axes) for figure in figures.values()]
     assert rows == [1, 1, 1, 1, 3]

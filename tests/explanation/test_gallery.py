@@ -9,10 +9,10 @@ CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint
 NUCLEI = np.zeros((2, 10, 10), bool)
 NUCLEI[:, 3:7, 3:7] = True
 MAPS = {
-    "cnn": {"occlusion_20": np.linspace(-1, 3, 200).reshape(2, 10, 10), "layer_cam": -np.ones((2, 10, 10))},
-    "resnet": {"occlusion_20": np.zeros((2, 10, 10))},
+    "CNN": {"occlusion_20": np.linspace(-1, 3, 200).reshape(2, 10, 10), "layer_cam": -np.ones((2, 10, 10))},
+    "ResNet18": {"occlusion_20": np.zeros((2, 10, 10))},
 }
-CAPTIONS = {"cnn": ["muscle 0.9", "muscle 0.8"], "resnet": ["immune 0.7", "immune 0.6"]}
+CAPTIONS = {"CNN": ["muscle 0.9", "muscle 0.8"], "ResNet18": ["immune 0.7", "immune 0.6"]}
 FIGURES = {
     "attributions": lambda: plot_attributions(CROPS, NUCLEI, ["one", "two"], MAPS, CAPTIONS),
     "grey_attributions": lambda: plot_attributions(CROPS[..., :1], NUCLEI, ["one", "two"], MAPS, CAPTIONS),

@@ -12,7 +12,7 @@ from nuclei.explanation.gallery import plot_attributions
 from nuclei.figures import plot_gallery, save_figure
 
 CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint8)
-CAPTIONS = {"cnn": ["muscle 0.9", "muscle 0.8"], "resnet": ["immune 0.7", "immune 0.6"]}
+CAPTIONS = {"CNN": ["muscle 0.9", "muscle 0.8"], "ResNet18": ["immune 0.7", "immune 0.6"]}
 FIGURES = {
     "gallery": lambda: plot_gallery(CROPS, ["one", "two"], "two labels to review", columns=3),
     "empty_gallery": lambda: plot_gallery(CROPS[:0], [], "no label to review"),
@@ -44,7 +44,7 @@ save_figure(plot_gallery(np.zeros((1, 10, 10, 3), np.uint8), ["muscle"], "title"
 def test_a_palette_makes_a_picture_smaller_and_changes_it_little(tmp_path):
     rng = np.random.default_rng(0)
     crops = rng.integers(100, 200, (1, 10, 10, 3)).repeat(10, axis=1).repeat(10, axis=2).astype(np.uint8)
-    maps = {"cnn": {"occlusion_20": rng.normal(size=(1, 100, 100))}}
+    maps = {"CNN": {"occlusion_20": rng.normal(size=(1, 100, 100))}}
     for name, colours in (("full", None), ("palette", 256)):
         figure = plot_attributions(crops, np.zeros((1, 100, 100), bool), ["one"], maps, CAPTIONS)
         save_figure(figure, tmp_path / f"{name}.png", colours)

@@ -209,3 +209,21 @@ def test_what_is_not_a_table_is_an_error(text, tmp_path):
 def test_a_missing_file_is_an_error(tmp_path):
     assert complaint(tmp_path / "params.yaml") == "cannot be read (No such file or directory)"
     assert complaint(tmp_path) == "cannot be read (Is a directory)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resnet": {"backbone": "tf_efficientnet_lite0", "stem": "small"}}, "a stem small is resnet18's alone"),
+        ({"resnet": {"frozen": 0.5}, "train_resnet": {"weights": "none"}}, "random weights .* would never be trained"),
+        ({"resnet": {"backbone": "hf-hub:someone/model"}}, "resnet.backbone"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_combined_with_a_backbone_is_refused(changes, message, tmp_path):
+    values = yaml.safe_load(PARAMS.read_text())
+    for section, keys in changes.items():
+        values[section] |= keys
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=message):
+        load_params(tmp_path / "params.yaml")

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_files import EXAMPLE_CSV, GROUPS, MEMBERS, PIXELS, PNGS, TRAIN, TRAIN_CSV, chunk, write_good, write_zip
 
-from nuclei.data.pretrained import read_weights
 from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
 from nuclei.models.checkpoint import load_model, save_model
+from nuclei.models.pretrained import read_weights
 from nuclei.params import Params, load_params
 from tools.clone import ROOT
 

@@ -12,10 +12,10 @@ from nuclei import load
 from nuclei.cli import act
 from nuclei.errors import InputError
 from nuclei.inference.onnx import TOLERANCE, export_onnx, largest_difference
+from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, load_model
 from nuclei.models.networks import build
-from nuclei.models.resnet import ResNet18
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.task import CLASSES
 
@@ -62,7 +62,9 @@ def test_the_same_model_gives_the_same_bytes_without_a_trace_of_the_machine(expo
     assert b".py" not in path.read_bytes()
 
 
-@pytest.mark.parametrize("shape", [ResNet18(3, "pretrained"), SmallCNN(1, (4, 4, 8, 8), (8, 8), 0.2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [Backbone(3, "resnet18", "pretrained"), SmallCNN(1, (4, 4, 8, 8), (8, 8), 0.2)], ids=str
+)
 def test_resnets_and_grey_models_can_be_exported(shape, tmp_path):
     calibrations = Calibration(temperature=2.5), Calibration(temperature=1.5)  # of averaged and of single views
     model = Model("cnn", build(shape, seed=0).eval(), shape, *calibrations)

@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from nuclei.errors import InputError
+from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, load_model, load_models, save_model
 from nuclei.models.networks import build
-from nuclei.models.resnet import ResNet18
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.transforms import MEAN, STD
 from nuclei.task import CLASSES
@@ -21,7 +21,7 @@ TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
 SHAPES = [
     TINY,
     SmallCNN(channels=1, filters=(4, 4, 8, 8), widths=(16, 8), dropout=0.0),
-    *(ResNet18(channels, stem) for channels in (1, 3) for stem in ("pretrained", "no_pool", "small")),
+    *(Backbone(channels, "resnet18", stem) for channels in (1, 3) for stem in ("pretrained", "no_pool", "small")),
 ]
 AVERAGED = Calibration(1.5, (0.6, 0.4, 0.2), (0.8, 0.9, 0.95))
 SINGLE = Calibration(2.5, (0.5, 0.3, 0.1), (0.8, 0.9, 0.9))
@@ -88,13 +88,20 @@ def test_a_model_file_is_the_same_bytes_every_time(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_model_file_says_all_that_is_needed_to_predict(channels, tmp_path):
-    shape = ResNet18(channels, "pretrained")
+    shape = Backbone(channels, "resnet18", "pretrained")
     save_model(tmp_path / "model.safetensors", model(shape))
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         description = json.loads(file.metadata()["nuclei"])
     assert description == {
         "name": "resnet",
-        "architecture": {"channels": channels, "stem": "pretrained", "classes": 4},
+        "architecture": {
+            "channels": channels,
+            "backbone": "resnet18",
+            "stem": "pretrained",
+            "size": None,
+            "frozen": 0.0,
+            "classes": 4,
+        },
         "classes": list(CLASSES),
         "mean": list(MEAN[channels]),
         "std": list(STD[channels]),

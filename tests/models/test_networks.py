@@ -5,8 +5,8 @@ import torch
 import torchvision
 
 from nuclei.errors import InputError
+from nuclei.models.backbone import Backbone
 from nuclei.models.networks import architecture_class, build, shift_logits
-from nuclei.models.resnet import ResNet18
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
 from nuclei.task import CLASSES, NETWORKS
@@ -15,7 +15,7 @@ TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
 SHAPES = [
     TINY,
     SmallCNN(channels=1, filters=(4, 4, 8, 8), widths=(16, 8), dropout=0.0),
-    *(ResNet18(channels, stem) for channels in (1, 3) for stem in ("pretrained", "no_pool", "small")),
+    *(Backbone(channels, "resnet18", stem) for channels in (1, 3) for stem in ("pretrained", "no_pool", "small")),
 ]
 
 
@@ -54,7 +54,7 @@ def test_the_cnn_has_four_convolutions_and_two_wide_layers():
     assert [m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)] == [0.3]
 
 
-@pytest.mark.parametrize("shape", [TINY, ResNet18(1, "pretrained")], ids=str)
+@pytest.mark.parametrize("shape", [TINY, Backbone(1, "resnet18", "pretrained")], ids=str)
 def test_the_seed_alone_chooses_the_first_weights(shape):
     torch.manual_seed(5)
     first = build(shape, seed=3).state_dict()
@@ -69,7 +69,7 @@ def test_the_seed_alone_chooses_the_first_weights(shape):
 
 @pytest.mark.parametrize("stem", ["pretrained", "no_pool"])
 def test_pretrained_weights_are_kept_in_every_layer_but_the_last(stem, weights):
-    shape = ResNet18(3, stem)
+    shape = Backbone(3, "resnet18", stem)
     network = build(shape, seed=0)
     classifier = network.fc.weight.clone()
     shape.load_pretrained(network, weights)
@@ -79,7 +79,7 @@ def test_pretrained_weights_are_kept_in_every_layer_but_the_last(stem, weights):
 
 
 def test_pretrained_weights_of_four_classes_do_not_fill_the_last_layer():
-    shape = ResNet18(3, "pretrained")
+    shape = Backbone(3, "resnet18", "pretrained")
     network = build(shape, seed=0)
     classifier = network.fc.weight.clone()
     shape.load_pretrained(network, imagenet_like(num_classes=4))
@@ -88,7 +88,7 @@ def test_pretrained_weights_of_four_classes_do_not_fill_the_last_layer():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_small_stem_keeps_its_own_first_convolution(channels, weights):
-    shape = ResNet18(channels, "small")
+    shape = Backbone(channels, "resnet18", "small")
     network = build(shape, seed=0)
     first = network.conv1.weight.clone()
     shape.load_pretrained(network, weights)
@@ -98,7 +98,7 @@ def test_a_small_stem_keeps_its_own_first_convolution(channels, weights):
 
 @pytest.mark.parametrize("stem", ["pretrained", "no_pool"])
 def test_a_grey_stem_answers_as_the_coloured_one_does_to_grey(stem, weights):
-    shapes = ResNet18(3, stem), ResNet18(1, stem)
+    shapes = Backbone(3, "resnet18", stem), Backbone(1, "resnet18", stem)
     coloured, grey = (build(shape, seed=0).eval() for shape in shapes)
     for shape, network in zip(shapes, (coloured, grey), strict=True):
         shape.load_pretrained(network, weights)
@@ -114,7 +114,7 @@ def test_a_grey_stem_answers_as_the_coloured_one_does_to_grey(stem, weights):
 )
 def test_pretrained_weights_that_lack_a_layer_are_refused(name, weights):
     rest = {other: value for other, value in weights.items() if other != name}
-    shape = ResNet18(3, "pretrained")
+    shape = Backbone(3, "resnet18", "pretrained")
     with pytest.raises(InputError, match=name):
         shape.load_pretrained(build(shape, seed=0), rest)
 
@@ -122,7 +122,7 @@ def test_pretrained_weights_that_lack_a_layer_are_refused(name, weights):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["conv1.weight", "layer3.1.conv2.weight"])
 def test_pretrained_weights_of_another_shape_are_refused(channels, name, weights):
-    shape = ResNet18(channels, "pretrained")
+    shape = Backbone(channels, "resnet18", "pretrained")
     network = build(shape, seed=0)
     before = {other: value.clone() for other, value in network.state_dict().items()}
     with pytest.raises(InputError, match=name):
@@ -154,7 +154,7 @@ def test_the_layer_of_the_heat_maps_resolves_a_nucleus_and_is_never_negative(sha
     assert maps[0].min() >= 0
 
 
-@pytest.mark.parametrize("shape", [TINY, ResNet18(3, "pretrained")], ids=str)
+@pytest.mark.parametrize("shape", [TINY, Backbone(3, "resnet18", "pretrained")], ids=str)
 def test_shifted_logits_are_the_old_ones_and_the_offsets(shape):
     network, offsets = build(shape, seed=0).eval(), torch.tensor([1.0, -2.0, 0.0, 0.5], dtype=torch.float64)
     with torch.inference_mode():
@@ -164,7 +164,7 @@ def test_shifted_logits_are_the_old_ones_and_the_offsets(shape):
 
 
 def test_networks_answer_with_as_many_classes_as_they_are_built_for():
-    for shape in (SmallCNN(3, (4, 4, 8, 8), (8, 8), 0.0, classes=3), ResNet18(1, "small", classes=7)):
+    for shape in (SmallCNN(3, (4, 4, 8, 8), (8, 8), 0.0, classes=3), Backbone(1, "resnet18", "small", classes=7)):
         with torch.inference_mode():
             assert build(shape, seed=0).eval()(inputs(shape.channels)).shape == (2, shape.classes)
 
@@ -176,8 +176,8 @@ def test_networks_answer_with_as_many_classes_as_they_are_built_for():
         lambda: SmallCNN(3, (4, 4, 8), (8, 8), 0.0),
         lambda: SmallCNN(3, (4, 4, 8, 8), (8,), 0.0),
         lambda: SmallCNN(3, (4, 4, 8, 8), (8, 8), 1.0),
-        lambda: ResNet18(2, "pretrained"),
-        lambda: ResNet18(3, "large"),
+        lambda: Backbone(2, "resnet18", "pretrained"),
+        lambda: Backbone(3, "resnet18", "large"),
     ],
 )
 def test_a_shape_that_no_network_has_is_refused(wrong):

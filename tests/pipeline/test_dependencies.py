@@ -134,7 +134,7 @@ def parameters_read(tree: ast.AST, networks: list[str]) -> set[str]:
     return read
 
 
-PROPERTIES = {"on_sample": "data.raw"}
+PROPERTIES = {"on_sample": "data.raw", "titles": "resnet.backbone"}
 
 
 def test_what_the_parameters_derive_from_others_is_known_here():

@@ -13,10 +13,10 @@ from stage_runs import run_stage
 
 from nuclei.errors import run
 from nuclei.files import write_json
+from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, save_model
 from nuclei.models.networks import build
-from nuclei.models.resnet import ResNet18
 from tools.clone import ROOT, change_params
 
 
@@ -75,7 +75,7 @@ def test_a_read_only_disk_is_named(disk):
 def test_a_full_disk_keeps_the_old_model(disk, capsys):
     path = disk / "data" / "model.safetensors"
     path.write_text("of an earlier run")
-    architecture = ResNet18(3, "pretrained")
+    architecture = Backbone(3, "resnet18", "pretrained")
     model = Model("resnet", build(architecture, seed=0), architecture, Calibration(), Calibration())
     with pytest.raises(SystemExit):
         run(lambda: save_model(path, model))

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 import stages.weights
-from nuclei.data.pretrained import download_imagenet
 from nuclei.errors import InputError
+from nuclei.models.pretrained import download_resnet18
 from tools.clone import ROOT, Clone, change_params
 
 SOURCES = [
@@ -200,7 +200,7 @@ def test_a_pickle_in_place_of_what_was_downloaded_runs_nothing(how, tmp_path, mo
     cache.mkdir(parents=True)
     plant(cache / "resnet18-f37072fd.pth", tmp_path / "bomb", how)
     with pytest.raises(InputError, match=f"^imagenet: what was downloaded to {cache} is damaged: delete it"):
-        download_imagenet()
+        download_resnet18()
     assert not (tmp_path / "bomb").exists()
 
 

@@ -16,9 +16,9 @@ from nuclei.report.curves import (
 from nuclei.task import CLASSES
 
 LABELS = np.array([0, 0, 1, 2, 3, 3])
-PREDICTED = {"cnn": np.array([0, 1, 1, 2, 3, 0]), "resnet": LABELS}
+PREDICTED = {"CNN": np.array([0, 1, 1, 2, 3, 0]), "ResNet18": LABELS}
 CURVES = {
-    "cnn": pd.DataFrame(
+    "CNN": pd.DataFrame(
         [
             *(
                 {"fold": "0", "epoch": n, "train_loss": 1 / n, "heldout_loss": 0.9, "heldout_accuracy": 0.5}
@@ -36,12 +36,12 @@ TRIALS = {
     name: pd.DataFrame(
         {"lr": [0.001, 0.001, 0.01], "heldout_loss": [0.5, 0.8, 0.9], "rung": [1, 0, 0], "steps": [30, 10, 10]}
     )
-    for name in ("cnn", "resnet")
+    for name in ("CNN", "ResNet18")
 }
 DELETION_INSERTION = pd.DataFrame(
     [
         {"Model": model, "Curve": curve, "Method": method, "Share": share, "Probability": 1 - share}
-        for model in ("cnn", "resnet")
+        for model in ("CNN", "ResNet18")
         for curve in ("deletion, mean colour", "insertion, mean colour")
         for method in ("centre_first", "smooth_random", "occlusion_28", "layer_cam")
         for share in (0, 0.5, 1)
@@ -68,13 +68,13 @@ ROBUSTNESS = pd.DataFrame(
     }
 )
 FIGURES = {
-    "reliability": lambda: plot_reliability({"cnn": RELIABILITY, "resnet": RELIABILITY}),
-    "selective": lambda: plot_selective({"cnn": SELECTIVE, "resnet": SELECTIVE}),
-    "robustness": lambda: plot_robustness({"cnn": ROBUSTNESS, "resnet": ROBUSTNESS}),
+    "reliability": lambda: plot_reliability({"CNN": RELIABILITY, "ResNet18": RELIABILITY}),
+    "selective": lambda: plot_selective({"CNN": SELECTIVE, "ResNet18": SELECTIVE}),
+    "robustness": lambda: plot_robustness({"CNN": ROBUSTNESS, "ResNet18": ROBUSTNESS}),
     "confusion": lambda: plot_confusion(LABELS, PREDICTED, CLASSES),
     "curves": lambda: plot_curves(CURVES),
     "search": lambda: plot_search(TRIALS),
-    "deletion_insertion": lambda: plot_deletion_insertion(DELETION_INSERTION),
+    "deletion_insertion": lambda: plot_deletion_insertion(DELETION_INSERTION, {"CNN": "CNN", "ResNet18": "ResNet18"}),
 }
 
 

@@ -138,7 +138,7 @@ def test_hostile_names_and_parameters_are_text(tmp_path):
     write_results(tmp_path, names)
     results = read_results(tmp_path)
     evil = "lr: # </pre><script>alert(1)</script>"
-    weights = {"asked": "<script>alert(1)</script>", "used": "none"}
+    weights = {"asked": "<script>alert(1)</script>", "used": "none", "source": "none"}
     params = with_params(data={"raw": "<b>`x`"}, report={"crops": 50})
     page = show(results | {"weights/weights.json": weights}, params, draw_crops(names), evil)
     assert page.all("script") == [{}] and not page.all("b") and len(page.all("svg")) == 7
@@ -232,7 +232,7 @@ def test_groups_are_listed_with_the_accuracy_of_every_network(results):
 def test_random_starting_weights_are_loud(results):
     assert "started from random weights" not in show(results).text
     for asked, reason in (("imagenet", "could not be downloaded"), ("none", "asks for random ones")):
-        changed = results | {"weights/weights.json": {"asked": asked, "used": "none"}}
+        changed = results | {"weights/weights.json": {"asked": asked, "used": "none", "source": "none"}}
         page = show(changed)
         assert "ResNet18 started from random weights" in page.text and reason in page.text
         assert {"class": "note loud"} in page.all("p")
@@ -379,7 +379,6 @@ import sys
 from pathlib import Path
 from nuclei import task
 task.NETWORKS["toy"] = task.NETWORKS["cnn"]._replace(title="Toy network")
-task.TITLES["toy"] = "Toy network"
 sys.path.append("tests/support")
 from fake_results import PARAMS, draw_crops, write_results
 from nuclei.report.page import build_card, build_page

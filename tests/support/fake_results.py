@@ -12,7 +12,7 @@ from nuclei.evaluation.review import find_label_issues
 from nuclei.files import write_csv, write_json
 from nuclei.params import Params, load_params
 from nuclei.report.results import STAGES
-from nuclei.task import CLASSES, NETWORKS, TITLES
+from nuclei.task import CLASSES, NETWORKS
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NAMES = [f"{number}.png" for number in range(48)]
@@ -63,10 +63,10 @@ def write_results(folder: Path, names: list[str] = NAMES) -> None:
     write_json(folder / "split/leakage.json", leaks)
     duplicates = {"First": names[:2], "Second": names[2:4], "Bits": [3, 4]}
     write_csv(folder / "overlap/near_duplicates.csv", pd.DataFrame(duplicates))
-    write_json(folder / "weights/weights.json", {"asked": "imagenet", "used": "imagenet"})
+    write_json(folder / "weights/weights.json", {"asked": "imagenet", "used": "imagenet", "source": "torchvision"})
     predictions = {model: _write_model(folder, model, names) for model in NETWORKS}
     labels, (first, second, *_) = LABELS, NETWORKS
-    predicted = {TITLES[model]: predictions[model]["Predicted"].to_numpy() for model in (first, second)}
+    predicted = {PARAMS.titles[model]: predictions[model]["Predicted"].to_numpy() for model in (first, second)}
     write_json(folder / "evaluate/comparison.json", {"resnet_against_cnn": compare(labels, predicted, GROUPS, CLASSES)})
     write_csv(folder / "review/label_issues.csv", find_label_issues(predictions))
     write_csv(folder / "explain/faithfulness.csv", fake_faithfulness())

@@ -7,9 +7,9 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from torch import nn
 
 from nuclei.crops import LabelledCrops
+from nuclei.models.backbone import Backbone
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
-from nuclei.models.resnet import ResNet18
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.temperature import softmax
 from nuclei.params import Train
@@ -354,7 +354,7 @@ def test_a_training_that_is_interrupted_again_and_again_ends_the_same():
 
 def test_an_interrupted_resnet_ends_the_same():
     """Its weights lie in memory channels last, and so must the averages that the optimizer gets back."""
-    data, shape = separable(8, size=32), ResNet18(3, "pretrained")
+    data, shape = separable(8, size=32), Backbone(3, "resnet18", "pretrained")
     config = configured(batch_size=8, steps=2)
     state = interrupted(1, build(shape, 0), data, None, config, CPU)
     resumed = build(shape, 0)

@@ -12,10 +12,10 @@ from coloured import folded
 from nuclei.crops import LabelledCrops
 from nuclei.device import Compute
 from nuclei.errors import InputError
+from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import fit_calibration
 from nuclei.models.checkpoint import load_models
 from nuclei.models.predict import predict_logits
-from nuclei.models.resnet import ResNet18
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
 from nuclei.training.state import read_state
@@ -49,7 +49,7 @@ def test_each_network_has_its_own_shape_and_start():
     pretrained = {"conv1.weight": torch.zeros(1)}
     cnn, resnet = (network_config(name, PARAMS, TUNED, pretrained) for name in ("cnn", "resnet"))
     assert cnn.architecture == SmallCNN(3, (4, 4, 8, 8), (8, 12), PARAMS.cnn.dropout)
-    assert resnet.architecture == ResNet18(3, "pretrained")
+    assert resnet.architecture == Backbone(3, "resnet18", "pretrained")
     assert (cnn.pretrained, resnet.pretrained) == ({}, pretrained)
     assert (cnn.epochs, resnet.epochs) == (3, PARAMS.train_resnet.epochs)
 

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from nuclei.data.pretrained import check_trained, download_imagenet, read_weights
 from nuclei.errors import InputError
+from nuclei.models.pretrained import check_trained, download_resnet18, read_weights
 from nuclei.models.resnet import ResNet
 
 
@@ -160,6 +160,6 @@ def test_without_a_network_the_download_fails_and_says_so(tmp_path, monkeypatch)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     before = socket.getdefaulttimeout()
     with pytest.raises(OSError, match="refused"):
-        download_imagenet()
+        download_resnet18()
     assert socket.getdefaulttimeout() == before
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
