@@ -101,7 +101,7 @@ def test_the_search_never_sees_fold_0_and_compares_on_fold_1(held_out):
 
 @pytest.fixture(scope="module")
 def data():
-    weights = dict(build(architecture_class("resnet")(3, "pretrained"), seed=9).state_dict())
+    weights = dict(build(architecture_class("resnet")(3), seed=9).state_dict())
     return SearchData(PARAMS, weights, coloured(32, 0), coloured(16, 1))
 
 
@@ -245,5 +245,5 @@ def test_no_trial_starts_after_one_has_failed(tmp_path):
 
 
 def test_the_weights_of_the_search_are_not_changed_by_it(tables, data):
-    fresh = build(architecture_class("resnet")(3, "pretrained"), seed=9).state_dict()
+    fresh = build(architecture_class("resnet")(3), seed=9).state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in data.pretrained.items())
