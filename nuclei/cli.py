@@ -5,7 +5,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -79,7 +79,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help=about)
     about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON"
     command.add_argument("--nuclei", type=Path, metavar="FILE", help=about)
-    about = "microns per pixel; default: what the image tells, or else 0.25"
+    about = "microns per pixel; default: what the image tells, or else the model's"
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     about = "output folder; default: %(default)s"
     command.add_argument("--out", type=Path, default="predictions", metavar="FOLDER", help=about)
@@ -185,7 +185,6 @@ def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
 
 def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, paths: list[Path]) -> None:
     from nuclei.inference.predict_files import predict_crops, predict_image
-    from nuclei.task import MPP
 
     *results, record = paths
     with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
@@ -194,10 +193,11 @@ def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, p
             labels, mpp, mpp_source = predict_image(classifier, source, args.nuclei, args.mpp, *results)
         else:
             labels = predict_crops(classifier, source, args.mpp, *results)
-            mpp, mpp_source = args.mpp or MPP, "--mpp" if args.mpp else "assumed where a crop does not tell it"
+            mpp = args.mpp or classifier.task.mpp
+            mpp_source = "--mpp" if args.mpp else "assumed where a crop does not tell it"
         settings = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
         write_record(temporary, source, args.nuclei, args.models, settings)
-    print(one_line(f"{source}: {_count(labels)}; written: {', '.join(map(str, paths))}"))
+    print(one_line(f"{source}: {_count(labels, classifier.classes)}; written: {', '.join(map(str, paths))}"))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -246,12 +246,12 @@ def import_set(args: argparse.Namespace) -> None:
     else:
         table = import_pannuke(args.archives, args.out, args.seed, args.tissue)
     for role, crops in table.groupby("role"):
-        print(one_line(f"{args.out}, {role}: {_count(crops.label)}"))
+        print(one_line(f"{args.out}, {role}: {_count(crops.label, CLASSES)}"))
 
 
-def _count(labels: Any) -> str:
+def _count(labels: Any, classes: Sequence[str]) -> str:
     """Say how many there are of each class; labels: an array or column of int."""
-    return ", ".join(f"{(labels == label).sum():,} {name}" for label, name in enumerate(CLASSES))
+    return ", ".join(f"{(labels == label).sum():,} {name}" for label, name in enumerate(classes))
 
 
 def _require_writable(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.files import read_csv
+from nuclei.task import COLON, Task, read_task
 
 
 @dataclass(frozen=True)
@@ -15,10 +16,12 @@ class LabelledCrops:
     Attributes:
         crops: uint8 (N, H, W, C).
         labels: int64 (N,) in 0..K-1.
+        task: What the labels mean.
     """
 
     crops: np.ndarray
     labels: np.ndarray
+    task: Task = COLON
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -29,7 +32,7 @@ class LabelledCrops:
         Args:
             rows: int (M,).
         """
-        return LabelledCrops(self.crops[rows], self.labels[rows])
+        return LabelledCrops(self.crops[rows], self.labels[rows], self.task)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def open_folds(folder: Path, split: Path) -> FoldedCrops:
         split: The table that the stage `split` wrote.
     """
     table = read_csv(split)
-    data = LabelledCrops(open_crops(folder, "train"), table["Label"].to_numpy(np.int64))
+    data = LabelledCrops(open_crops(folder, "train"), table["Label"].to_numpy(np.int64), read_task(folder))
     held_out = sorted(int(fold) for fold in table.loc[table["Held_out"] == 1, "Fold"].unique())
     folds, groups = (table[name].to_numpy(np.int64) for name in ("Fold", "Group"))
     return FoldedCrops(data, folds, groups, held_out)

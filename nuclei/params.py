@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from nuclei.checked_yaml import load_checked
-from nuclei.task import NETWORKS
+from nuclei.task import LONGEST_CLASS, NETWORKS
 
 SAMPLE = "data/sample"  # where the stage `sample` writes
 
@@ -52,8 +52,18 @@ def _network(name: str) -> str:
     return name
 
 
+def _class_name(name: str) -> str:
+    if name != name.strip() or ";" in name or name.isdecimal():
+        raise ValueError("a class should have a name: no number, no semicolon, no space before or behind it")
+    return name
+
+
 ModelName = Annotated[str, AfterValidator(_network), WithJsonSchema({"type": "string", "enum": list(NETWORKS)})]
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
+Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
+ClassName = Annotated[
+    str, Field(min_length=1, max_length=LONGEST_CLASS), AfterValidator(_plain), AfterValidator(_class_name)
+]
 
 
 class Section(BaseModel):
@@ -67,6 +77,7 @@ class Data(Section):
 
     raw: FileName  # folder with train.zip, train.csv, test.zip, example.csv
     channels: int  # 1: grey, 3: RGB
+    mpp: Annotated[float, Field(ge=0.05, le=4)]  # microns per pixel of the crops
 
     @field_validator("channels")
     @classmethod
@@ -265,12 +276,17 @@ class Predict(Section):
 class Report(Section):
     """What the page shows."""
 
+    title: Words  # its heading
+    tissue: Words  # what the crops show
     crops: Annotated[int, Field(ge=0, le=10_000)]  # wrong predictions on the page, and labels to review, at most
 
 
 class Params(Section):
     """All parameters."""
 
+    classes: (
+        Annotated[list[ClassName], Field(min_length=2, max_length=32)] | None
+    )  # by label; empty: those of train.csv
     lr: LearningRate | None  # empty: what `tune` found
     batch_size: BatchSize | None  # crops per step; empty: what `tune` found
     epochs: Epochs | None  # empty: that of train_cnn, or train_resnet
@@ -293,6 +309,13 @@ class Params(Section):
     explain: Explain
     predict: Predict
     report: Report
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, value: list[str] | None) -> list[str] | None:
+        if len({name.casefold() for name in value or ()}) < len(value or ()):
+            raise ValueError("each class once")
+        return value
 
     @model_validator(mode="after")
     def _frozen_weights_are_pretrained(self) -> "Params":

@@ -1,16 +1,40 @@
 """What is classified, by which networks, and what networks and methods are called where people read of them."""
 
+import json
+from pathlib import Path
 from typing import NamedTuple
 
-HEADING = "Types of nuclei in colon tissue"  # of reports
-
-TISSUE = "H&E-stained colon tissue"  # of the crops
-
+# The competition's, and the built-in sample's.
 CLASSES = ("normal epithelial", "cancer epithelial", "muscle", "immune leukocyte")
-
 SIDE = 100  # pixels per side of a crop
+MPP = 0.25  # microns per pixel: 40x
 
-MPP = 0.25  # microns per pixel of every crop that a network learns from: 40x
+
+MOST_CLASSES = 32
+LONGEST_CLASS = 60  # characters
+
+
+class Task(NamedTuple):
+    """What networks learn to tell apart, and in what kind of crops.
+
+    Attributes:
+        classes: Names, in the order of the labels.
+        side: Pixels per side of a crop.
+        mpp: Microns per pixel of a crop.
+    """
+
+    classes: tuple[str, ...] = CLASSES
+    side: int = SIDE
+    mpp: float = MPP
+
+
+COLON = Task()
+
+
+def read_task(folder: Path) -> Task:
+    """Read what the stage `unzip` wrote beside the crops in `folder`."""
+    values = json.loads((folder / "task.json").read_text())
+    return Task(tuple(values["classes"]), values["side"], values["mpp"])
 
 
 class NetworkEntry(NamedTuple):

@@ -9,17 +9,18 @@ from nuclei.evaluation.evaluate import evaluate, read_out_of_fold
 from nuclei.evaluation.metrics import METRICS
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.params import load_params
-from nuclei.task import CLASSES, NETWORKS
+from nuclei.task import NETWORKS, read_task
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
     split, out = read_csv(Path("data/split.csv")), Path("reports/evaluate")
+    classes = read_task(Path("data/crops")).classes
 
     predictions = {}
     for name in NETWORKS:
         crops, logits = read_out_of_fold(Path(f"data/models/{name}"), split, params.predict.tta)
-        evaluation = evaluate(crops, logits, params.evaluate)
+        evaluation = evaluate(crops, logits, classes, params.evaluate)
         print(f"{name}: " + ", ".join(f"{metric} {evaluation.scores[metric]:.4f}" for metric in METRICS))
         write_json(out / f"metrics_{name}.json", evaluation.scores)
         for table, rows in evaluation.tables().items():
@@ -30,7 +31,7 @@ def main() -> None:
     for first, second in combinations(NETWORKS, 2):
         pair = {params.titles[name]: predictions[name]["Predicted"].to_numpy() for name in (first, second)}
         crops = predictions[first]
-        comparison = compare(crops["Label"].to_numpy(), pair, crops["Group"].to_numpy(), CLASSES)
+        comparison = compare(crops["Label"].to_numpy(), pair, crops["Group"].to_numpy(), classes)
         comparisons[f"{second}_against_{first}"] = comparison
         print(comparison["verdict"])
     write_json(out / "comparison.json", comparisons)

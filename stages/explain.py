@@ -12,7 +12,7 @@ from nuclei.figures import save_figure
 from nuclei.files import atomic_directory, read_csv, write_csv, write_json
 from nuclei.models.checkpoint import load_fold_models
 from nuclei.params import load_params
-from nuclei.task import CLASSES, NETWORKS
+from nuclei.task import NETWORKS, read_task
 
 
 def main() -> None:
@@ -22,13 +22,14 @@ def main() -> None:
     models = {name: load_fold_models(Path(f"data/models/{name}")) for name in NETWORKS}
     compute = Compute(params.device, params.threads)
 
+    classes = read_task(Path("data/crops")).classes
     result = select_and_explain(
-        crops, table, predictions, models, CLASSES, params.explain, params.train.precision, compute
+        crops, table, predictions, models, classes, params.explain, params.train.precision, compute
     )
     print(result.overview())
     result.save(Path("data/explain"))
     with atomic_directory(Path("reports/explain"), replace=True) as folder:
-        for name, figure in draw_galleries(result, CLASSES, params.titles, params.explain.gallery_crops):
+        for name, figure in draw_galleries(result, classes, params.titles, params.explain.gallery_crops):
             save_figure(figure, folder / f"{name}.png", colours=256)  # heat maps are large
         write_csv(folder / "faithfulness.csv", result.means)
         write_csv(folder / "curves.csv", result.curves)

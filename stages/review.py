@@ -8,7 +8,7 @@ from nuclei.evaluation.review import find_label_issues
 from nuclei.figures import plot_gallery, save_figure
 from nuclei.files import read_csv, write_csv
 from nuclei.params import load_params
-from nuclei.task import CLASSES, NETWORKS
+from nuclei.task import NETWORKS, read_task
 
 
 def main() -> None:
@@ -22,7 +22,8 @@ def main() -> None:
     title = f"{len(issues):,} of {len(next(iter(predictions.values()))):,} labels are suspected errors"
     print(title)
     write_csv(Path("reports/review/label_issues.csv"), issues)
-    captions = [f"{row.Filename}\n{CLASSES[row.Label]}?\n{CLASSES[row.Suggested]}" for row in shown.itertuples()]
+    classes = read_task(Path("data/crops")).classes
+    captions = [f"{row.Filename}\n{classes[row.Label]}?\n{classes[row.Suggested]}" for row in shown.itertuples()]
     save_figure(plot_gallery(crops, captions, title), Path("reports/review/label_issues.png"))
 
 

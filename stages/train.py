@@ -27,7 +27,7 @@ def main() -> None:
     compute = Compute(params.device, params.train.threads)
     resume_dir, live = Path(f"data/.resume/train_{name}"), Path(f"data/live/{name}.csv")
     out, environment = Path(f"reports/train/{name}"), describe_environment(compute, params.train.precision)
-    network = network_config(name, params, tuned, pretrained)
+    network = network_config(name, params, crops.data.task, tuned, pretrained)
     trained = train_folds(network, crops, compute, resume_dir, lambda curves: write_csv(live, curves))
     save_trained(Path(f"data/models/{name}"), trained)
     write_csv(out / "curves.csv", trained.curves)

@@ -11,7 +11,8 @@ from nuclei.params import load_params
 def main() -> None:
     params = load_params(Path("params.yaml"))
 
-    report = unpack(Path(params.data.raw), Path("data/crops"), params.data.channels)
+    data = params.data
+    report = unpack(Path(data.raw), Path("data/crops"), data.channels, params.classes, data.mpp)
     write_json(Path("reports/unzip/data.json"), report)
     for note in report["notes"]:
         print(f"WARNING: {note}")

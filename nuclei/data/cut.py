@@ -6,51 +6,53 @@ import numpy as np
 import PIL.Image
 
 from nuclei.data.tissue_image import TissueImage
-from nuclei.task import MPP, SIDE
+from nuclei.task import COLON, Task
 
 AS_IT_IS = 0.05  # relative difference of two resolutions up to which resampling would blur more than it corrects
 MARGIN = 4  # pixels round a crop that the resampling looks at
 
 
-def window(mpp: float) -> float:
-    """Return how many pixels of a image of `mpp` microns a pixel a crop spans, SIDE where that is near enough."""
-    return float(SIDE) if abs(mpp / MPP - 1) <= AS_IT_IS else SIDE * MPP / mpp
+def window(mpp: float, task: Task = COLON) -> float:
+    """Return how many pixels of an image of `mpp` microns a pixel a crop spans: its side, where that is near enough."""
+    return float(task.side) if abs(mpp / task.mpp - 1) <= AS_IT_IS else task.side * task.mpp / mpp
 
 
-def cut(pixels: np.ndarray, y: float, x: float, side: float) -> np.ndarray:
-    """Cut the crop around (y, x) from RGB pixels, uint8 (H, W, 3), and bring it to uint8 (SIDE, SIDE, 3).
+def cut(pixels: np.ndarray, y: float, x: float, span: float, side: int = COLON.side) -> np.ndarray:
+    """Cut the crop around (y, x) from RGB pixels, uint8 (H, W, 3), and bring it to uint8 (side, side, 3).
 
-    side: pixels that the crop spans. SIDE: they are taken as they are, from row round(y) - SIDE / 2 on, as the
-    competition did; else resampled (bicubic, with a wider kernel where it shrinks, so that nothing aliases).
+    span: pixels that the crop spans. As many as its side: they are taken as they are, from row round(y) - side / 2 on,
+    as the competition did; else resampled (bicubic, with a wider kernel where it shrinks, so that nothing aliases).
     What lies outside of the pixels is mirrored at their edge.
     """
     height, width = pixels.shape[:2]
-    if side == SIDE:
-        top, left = round(y) - SIDE // 2, round(x) - SIDE // 2
-        bottom, right = top + SIDE, left + SIDE
+    if span == side:
+        top, left = round(y) - side // 2, round(x) - side // 2
+        bottom, right = top + side, left + side
     else:
-        reach = side / 2 + MARGIN * max(side / SIDE, 1)
+        reach = span / 2 + MARGIN * max(span / side, 1)
         top, left = int(np.floor(y - reach)), int(np.floor(x - reach))
         bottom, right = int(np.ceil(y + reach)), int(np.ceil(x + reach))
     inside = pixels[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     missing = [(max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)), (0, 0)]
     padded = np.pad(inside, missing, mode="symmetric") if np.any(missing) else inside
-    if side == SIDE:
+    if span == side:
         return padded.copy()
-    box = (x - side / 2 - left, y - side / 2 - top, x + side / 2 - left, y + side / 2 - top)
-    return np.asarray(PIL.Image.fromarray(padded).resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC, box))
+    box = (x - span / 2 - left, y - span / 2 - top, x + span / 2 - left, y + span / 2 - top)
+    return np.asarray(PIL.Image.fromarray(padded).resize((side, side), PIL.Image.Resampling.BICUBIC, box))
 
 
-def cut_all(image: TissueImage, y: np.ndarray, x: np.ndarray, mpp: float) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield every row of the positions, each once, with its crop, uint8 (SIDE, SIDE, 3).
+def cut_all(
+    image: TissueImage, y: np.ndarray, x: np.ndarray, mpp: float, task: Task = COLON
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield every row of the positions, each once, with its crop, uint8 (side, side, 3).
 
     y, x: float64 (N,), pixels, within the image; mpp: of the image, microns a pixel.
     Rows come block after block of the image, so that no part of it is read again and again.
     """
-    side = window(mpp)
-    if side == SIDE:  # rounded before anything is subtracted: halves go to the even pixel
+    side, span = task.side, window(mpp, task)
+    if span == side:  # rounded before anything is subtracted: halves go to the even pixel
         y, x = np.rint(y), np.rint(x)
-    reach = int(side / 2 + MARGIN * max(side / SIDE, 1)) + 2
+    reach = int(span / 2 + MARGIN * max(span / side, 1)) + 2
     block = (y // image.block[0]).astype(np.int64) * (image.width // image.block[1] + 1) + x // image.block[1]
     order = np.argsort(block, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(block[order])) + 1):
@@ -59,4 +61,4 @@ def cut_all(image: TissueImage, y: np.ndarray, x: np.ndarray, mpp: float) -> Ite
         right = min(int(x[rows].max()) + reach, image.width)
         region = image.read(top, left, bottom, right)
         for row in rows.tolist():
-            yield row, cut(region, y[row] - top, x[row] - left, side)
+            yield row, cut(region, y[row] - top, x[row] - left, span, side)

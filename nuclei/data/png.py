@@ -10,27 +10,37 @@ from PIL import Image
 from nuclei.data.png_rows import has_all_rows
 from nuclei.data.zips import BROKEN, read_member
 from nuclei.errors import InputError, show
-from nuclei.task import SIDE
 
+SMALLEST, LARGEST = 16, 1024  # pixels per side of a crop
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
-def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -> np.ndarray:
-    """Return uint8 (100, 100, channels). The header is judged before any pixel is decoded."""
-    where = f"{archive.filename}, member {show(info.orig_filename)}"
-    content = read_member(archive, info)
-    if not content.startswith(PNG_START) or len(content) < 33:
-        raise InputError(f"{where}: not a PNG: convert it")
+def crop_side(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Return the pixels per side of a crop, by its header. Raises InputError where it is not square, or too large."""
+    where, content = _read(archive, info)
+    width, height = struct.unpack(">II", content[16:24])
+    if width != height or not SMALLEST <= width <= LARGEST:
+        raise InputError(
+            f"{where}: {width}x{height} pixels, expected a square of {SMALLEST} to {LARGEST} pixels a side: cut it so"
+        )
+    return int(width)
+
+
+def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, side: int, channels: int) -> np.ndarray:
+    """Return uint8 (side, side, channels). The header is judged before any pixel is decoded."""
+    where, content = _read(archive, info)
     width, height, bits = struct.unpack(">IIB", content[16:25])
-    if (width, height) != (SIDE, SIDE):
-        raise InputError(f"{where}: {width}x{height} pixels, expected {SIDE}x{SIDE}: cut the crop to that size")
+    if (width, height) != (side, side):
+        raise InputError(
+            f"{where}: {width}x{height} pixels, expected {side}x{side} like the first crop: cut it to that size"
+        )
     if bits == 16:
         raise InputError(f"{where}: 16 bits a channel, expected 8: convert it (how to scale it is for you to say)")
     try:
         file = io.BytesIO(content)
         with Image.open(file, formats=["PNG"]) as image:
             frames = getattr(image, "n_frames", 1)
-            if image.size != (SIDE, SIDE):  # a second header
+            if image.size != (side, side):  # a second header
                 raise ValueError
             if frames > 1:
                 raise InputError(f"{where}: {frames} frames, expected one: save the one that counts")
@@ -48,4 +58,13 @@ def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, channels: int) -
             pixels = np.asarray(colour if channels == 3 else colour.convert("L"))
     except BROKEN:
         raise InputError(f"{where}: a damaged PNG: save the crop again") from None
-    return pixels.reshape(SIDE, SIDE, channels)
+    return pixels.reshape(side, side, channels)
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, bytes]:
+    """Return where a PNG is, for messages, and its bytes."""
+    where = f"{archive.filename}, member {show(info.orig_filename)}"
+    content = read_member(archive, info)
+    if not content.startswith(PNG_START) or len(content) < 33:
+        raise InputError(f"{where}: not a PNG: convert it")
+    return where, content

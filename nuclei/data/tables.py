@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from nuclei.data.groups import (
 )
 from nuclei.errors import InputError, and_others, show
 from nuclei.files import require_file
-from nuclei.task import CLASSES
+from nuclei.task import CLASSES, LONGEST_CLASS, MOST_CLASSES
 
 MOST_CROPS = 2**20  # a part
 MOST_COLUMNS = 10_000  # with different names: each may be the group's
@@ -31,16 +33,23 @@ class TrainingTable(NamedTuple):
     """The labelled crops.
 
     Attributes:
-        rows: Filename, Label and, where they are given, Group, in one spelling each; the index is the line in the file.
+        rows: Filename, Label (0..K-1) and, where they are given, Group, in one spelling each; the index is the line in
+            the file. All of them text.
+        classes: The K names.
         notes: What was read otherwise than it was written, or might have been meant, a line each.
     """
 
     rows: pd.DataFrame
+    classes: tuple[str, ...]
     notes: list[str]
 
 
-def read_training_table(raw: Path) -> TrainingTable:
+def read_training_table(raw: Path, classes: Sequence[str] | None = CLASSES) -> TrainingTable:
     """Read train.csv of the folder `raw`, and groups.csv beside it where there is one.
+
+    Args:
+        raw: The folder.
+        classes: Names by label: a Label is a number or a name. None: Labels are names, numbered by the alphabet.
 
     Raises:
         InputError: Where a label is no class, a class has no crop, a crop no group, or a column looks like groups
@@ -48,15 +57,8 @@ def read_training_table(raw: Path) -> TrainingTable:
     """
     path = raw / "train.csv"
     table = read_table(path, ("Filename", "Label"), optional=("Group",))
-    allowed = [str(label) for label in range(len(CLASSES))]
-    for line, label in table["Label"].items():
-        if label not in allowed:
-            raise InputError(f"{path}, line {line}: Label is {show(label)}, expected one of {', '.join(allowed)}")
-    for label, name in zip(allowed, CLASSES, strict=True):
-        if not (table["Label"] == label).any():
-            raise InputError(
-                f"{path}: no crop of label {label} ({name}): add some, all of {', '.join(allowed)} are needed"
-            )
+    names = tuple(classes) if classes else _class_names(path, table["Label"])
+    table["Label"] = _number_labels(path, table["Label"], names)
     extra = find_groups_file(raw)
     if extra:
         if "Group" in table:
@@ -69,13 +71,57 @@ def read_training_table(raw: Path) -> TrainingTable:
             )
         table["Group"] = table["Filename"].map(groups)
     if "Group" not in table:
-        return TrainingTable(table, [f"{raw / name}: groups? Call it groups.csv" for name in suspicious_files(raw)])
+        return TrainingTable(
+            table, names, [f"{raw / name}: groups? Call it groups.csv" for name in suspicious_files(raw)]
+        )
     table["Group"], joined = normalise_groups(table["Group"].tolist())
     notes = [
         f"{extra or path}: {', '.join(map(show, others))} taken for the same group as {show(group)}"
         for group, others in joined
     ]
-    return TrainingTable(table, notes)
+    return TrainingTable(table, names, notes)
+
+
+def _class_names(path: Path, labels: pd.Series) -> tuple[str, ...]:
+    """Return the different names in a column of labels, by the alphabet. Raises InputError where they are no names."""
+    names: dict[str, str] = {}
+    for line, label in labels.items():
+        name = label.strip()
+        if name.isdecimal() or ";" in name or len(name) > LONGEST_CLASS:
+            raise InputError(
+                f"{path}, line {line}: Label is {show(label)}, expected the name of a class, without a semicolon and "
+                f"of {LONGEST_CLASS} characters at most: set `classes` in params.yaml where labels are numbers"
+            )
+        names.setdefault(name.casefold(), name)
+    if not 2 <= len(names) <= MOST_CLASSES:
+        raise InputError(f"{path}: {len(names)} different labels, expected 2 to {MOST_CLASSES} classes: correct them")
+    return tuple(names[key] for key in sorted(names))
+
+
+def _number_labels(path: Path, labels: pd.Series, classes: tuple[str, ...]) -> pd.Series:
+    """Turn labels, numbers or names, into the numbers of the classes, as text.
+
+    Raises InputError where a label is neither, or a class has no crop.
+    """
+    numbers = [str(number) for number in range(len(classes))]
+    by_name = {name.casefold(): number for number, name in zip(numbers, classes, strict=True)}
+    numbered = []
+    for line, label in labels.items():
+        number = label if label in numbers else by_name.get(label.strip().casefold())
+        if number is None:
+            near = get_close_matches(label.strip(), classes, n=1)
+            raise InputError(
+                f"{path}, line {line}: Label is {show(label)}, expected one of {', '.join(numbers)}, or their names: "
+                f"{', '.join(classes)}{f' (did you mean {near[0]}?)' if near else ''}"
+            )
+        numbered.append(number)
+    for number, name in zip(numbers, classes, strict=True):
+        if number not in numbered:
+            raise InputError(
+                f"{path}: no crop of label {number} ({name}): add some, all of {', '.join(numbers)} are needed, or "
+                "take it out of `classes` in params.yaml"
+            )
+    return pd.Series(numbered, labels.index, dtype=object)
 
 
 def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """All that is said of how good one network is, from the predictions of crops whose fold it never saw."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from nuclei.evaluation.metrics import calibration_error, score, score_classes, s
 from nuclei.models.conformal import out_of_fold_sets, score_sets
 from nuclei.models.temperature import fit_temperature, softmax
 from nuclei.params import Evaluate
-from nuclei.task import CLASSES
 
 DRAWS = 1000  # of labels, for the calibration error of a perfectly calibrated network
 
@@ -78,12 +78,13 @@ def cross_fit(logits: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> tupl
     return probabilities, sorted(temperatures)
 
 
-def evaluate(crops: pd.DataFrame, logits: np.ndarray, settings: Evaluate) -> Evaluation:
+def evaluate(crops: pd.DataFrame, logits: np.ndarray, classes: Sequence[str], settings: Evaluate) -> Evaluation:
     """Evaluate one network on pooled out-of-fold predictions.
 
     Args:
         crops: One row per crop: Filename, Label, Group, Fold.
         logits: float (N, K), each from a network that did not train on the crop's fold.
+        classes: The K names.
         settings: The section `evaluate` of params.yaml.
     """
     labels, groups, folds = (crops[name].to_numpy() for name in ("Label", "Group", "Fold"))
@@ -91,7 +92,7 @@ def evaluate(crops: pd.DataFrame, logits: np.ndarray, settings: Evaluate) -> Eva
     probabilities, temperatures = cross_fit(logits, labels, folds)
     unscaled = softmax(logits)
     sets, promised = out_of_fold_sets(labels, probabilities, groups, folds, settings.target_coverage)
-    by_group = score_groups(labels, probabilities.argmax(axis=1), groups, CLASSES)
+    by_group = score_groups(labels, probabilities.argmax(axis=1), groups, classes)
     calibrated = expected_ece(probabilities, bins, seed, DRAWS)
     scores = score(labels, probabilities, bins) | {
         "ece_if_calibrated": calibrated.mean,
@@ -108,13 +109,13 @@ def evaluate(crops: pd.DataFrame, logits: np.ndarray, settings: Evaluate) -> Eva
     reliability = [reliability_curve(labels, values, bins, seed, DRAWS) for values in (probabilities, unscaled)]
     columns = {f"Probability_{label}": values for label, values in enumerate(probabilities.T)}
     return Evaluation(
-        scores=scores | score_intervals(labels, probabilities, groups, CLASSES),
+        scores=scores | score_intervals(labels, probabilities, groups, classes),
         predictions=crops[["Filename", "Label", "Fold", "Group"]].assign(
             Predicted=probabilities.argmax(axis=1),
             **columns,
             Set=[" ".join(map(str, np.flatnonzero(row))) for row in sets],
         ),
-        classes=pd.merge(score_classes(labels, probabilities, groups, CLASSES), score_sets(labels, sets, CLASSES)),
+        classes=pd.merge(score_classes(labels, probabilities, groups, classes), score_sets(labels, sets, classes)),
         groups=by_group,
         reliability=pd.concat([curve.assign(calibrated=n) for n, curve in zip((1, 0), reliability, strict=True)]),
         selective=accuracy_coverage_curve(labels, probabilities),

@@ -17,7 +17,7 @@ from nuclei.models.calibration import TARGETS, Calibration
 from nuclei.models.checkpoint import Model, load_model
 from nuclei.models.conformal import conformal_sets
 from nuclei.models.predict import BATCH_SIZE, predict_probabilities
-from nuclei.task import CLASSES, SIDE
+from nuclei.task import Task
 
 COVERAGE = 0.9  # of conformal sets, where nothing else is asked for
 AT_ONCE = 8 * BATCH_SIZE  # crops, 30 MB: full batches, as in `submit`, and so the same digits
@@ -35,7 +35,7 @@ class Classifier:
         device: What computes.
         precision: As in `nuclei.device.autocast`.
         tta: Whether to average over the eight flips and rotations of each crop.
-        classes: Names of the K classes.
+        task: The classes, and the kind of crops.
     """
 
     models: tuple[Model, ...]
@@ -43,13 +43,19 @@ class Classifier:
     device: torch.device
     precision: str
     tta: bool
-    classes: tuple[str, ...] = CLASSES
+    task: Task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+        return self.task.classes
 
     def predict(self, crops: np.ndarray) -> np.ndarray:
         """Return the calibrated probability of each class.
 
         Args:
-            crops: uint8 (N, 100, 100, channels), the nucleus in the middle, 0.25 microns per pixel; N may be 0.
+            crops: uint8 (N, side, side, channels), the nucleus in the middle; `task` has the side and the resolution. N
+                may be 0.
 
         Returns:
             float32 (N, K) in [0, 1], rows sum to 1.
@@ -58,9 +64,10 @@ class Classifier:
             ValueError: The crops are of another kind.
             InputError: An answer is not finite.
         """
-        if crops.dtype != np.uint8 or crops.shape[1:] != (SIDE, SIDE, self.channels):
+        side = self.task.side
+        if crops.dtype != np.uint8 or crops.shape[1:] != (side, side, self.channels):
             raise ValueError(
-                f"expected crops of uint8 (N, {SIDE}, {SIDE}, {self.channels}), got {crops.dtype} {crops.shape}"
+                f"expected crops of uint8 (N, {side}, {side}, {self.channels}), got {crops.dtype} {crops.shape}"
             )
         if not len(crops):
             return np.empty((0, len(self.classes)), np.float32)
@@ -119,7 +126,7 @@ class Classifier:
         """Classify any number of crops.
 
         Args:
-            crops: Keys and crops, uint8 (100, 100, channels); they are taken in another thread, so that the next ones
+            crops: Keys and crops, uint8 (side, side, channels); they are taken in another thread, so that the next ones
                 are read or cut while these are classified.
 
         Yields:
@@ -167,4 +174,6 @@ def load_classifier(
     channels = {model.architecture.channels for model in models}
     if len(channels) != 1:
         raise InputError("models of grey and of RGB crops cannot be averaged: give those of one kind")
-    return Classifier(models, channels.pop(), chosen, precision, tta)
+    if len({model.task for model in models}) != 1:
+        raise InputError("models of other classes or other crops cannot be averaged: give those of one kind")
+    return Classifier(models, channels.pop(), chosen, precision, tta, models[0].task)

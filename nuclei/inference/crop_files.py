@@ -13,29 +13,32 @@ from nuclei.data.images import decode_with_resolution, open_image
 from nuclei.data.zips import open_members
 from nuclei.errors import InputError
 from nuclei.files import require_file
-from nuclei.task import MPP
+from nuclei.task import COLON, Task
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @contextmanager
-def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+def open_crop_files(
+    path: Path, task: Task = COLON, mpp: float | None = None
+) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
     """Open PNG, JPEG and TIFF crops.
 
     Args:
         path: One crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are).
-        mpp: Microns per pixel of the crops; None: what each tells, or else 0.25. A crop spans 25 microns in any case.
+        task: Says how many microns a crop spans, and to how many pixels it is brought.
+        mpp: Microns per pixel of the crops; None: what each tells, or else the task's.
 
     Yields:
-        The names of the crops, and what returns one of them by its name, uint8 (100, 100, 3).
+        The names of the crops, and what returns one of them by its name, uint8 (side, side, 3).
 
     Raises:
         InputError: Of a crop in a folder or zip when it is read; of a name that no table can hold at once.
     """
 
     def check(height: int, width: int, told: float | None, where: str) -> float:
-        """Return the side of the crop in pixels."""
-        side = window(mpp or told or MPP)
+        """Return the pixels that the crop spans."""
+        side = window(mpp or told or task.mpp, task)
         if (height, width) != (round(side), round(side)):
             at = f" at the {told:.3g} microns per pixel that it tells" if told and not mpp else ""
             raise InputError(
@@ -47,7 +50,8 @@ def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list
     def crop(file: Path | io.BytesIO, where: str) -> np.ndarray:
         pixels, resolution = decode_with_resolution(file, where)
         height, width = pixels.shape[:2]
-        return cut(pixels, height / 2, width / 2, check(height, width, resolution.mpp, where))
+        span = check(height, width, resolution.mpp, where)
+        return cut(pixels, height / 2, width / 2, span, task.side)
 
     if path.is_dir():
         files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
@@ -65,9 +69,9 @@ def open_crop_files(path: Path, mpp: float | None = None) -> Iterator[tuple[list
             yield _checked(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
     else:
         with open_image(path) as image:  # it may be a whole slide, which must not be decoded to be refused
-            side = check(image.height, image.width, image.mpp, str(path))
+            span = check(image.height, image.width, image.mpp, str(path))
             pixels = image.read(0, 0, image.height, image.width)
-        yield _checked([path.name], path), lambda name: cut(pixels, image.height / 2, image.width / 2, side)
+        yield _checked([path.name], path), lambda name: cut(pixels, image.height / 2, image.width / 2, span, task.side)
 
 
 def _checked(names: list[str], path: Path) -> list[str]:

@@ -13,14 +13,14 @@ import onnxscript  # noqa: F401  torch.onnx needs it
 import torch
 from torch import Tensor, nn
 
-from nuclei.data.cut import cut
+from nuclei.data.cut import cut, window
 from nuclei.data.images import as_channels
 from nuclei.data.synthetic.tissue import draw_stain, draw_tile
 from nuclei.errors import InputError
 from nuclei.files import atomic_write
 from nuclei.models.checkpoint import Model
 from nuclei.models.transforms import normalise
-from nuclei.task import CLASSES, MPP, SIDE
+from nuclei.task import MPP, Task
 
 onnxruntime.disable_telemetry_events()
 
@@ -36,12 +36,12 @@ class Deployed(nn.Module):
         self.temperature = model.single.temperature
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Return probabilities, float32 (N, K), of crops, uint8 (N, 100, 100, C)."""
+        """Return probabilities, float32 (N, K), of crops, uint8 (N, side, side, C)."""
         return torch.softmax(self.network(normalise(crops)) / self.temperature, dim=1)
 
 
 def export_onnx(model: Model, path: Path) -> float:
-    """Write a model as ONNX: input `crops`, uint8 (N, 100, 100, C), any N; output `probabilities`, float32 (N, K).
+    """Write a model as ONNX: input `crops`, uint8 (N, side, side, C), any N; output `probabilities`, float32 (N, K).
 
     No flips and rotations are averaged. The metadata name the classes and the microns per pixel. The same model and
     versions, the same bytes.
@@ -56,7 +56,8 @@ def export_onnx(model: Model, path: Path) -> float:
     Raises:
         InputError: It is more than 1e-4; nothing is written.
     """
-    crops = torch.zeros(2, SIDE, SIDE, model.architecture.channels, dtype=torch.uint8)
+    task = model.task
+    crops = torch.zeros(2, task.side, task.side, model.architecture.channels, dtype=torch.uint8)
     program = torch.onnx.export(
         Deployed(model).eval(),
         (crops,),
@@ -69,11 +70,11 @@ def export_onnx(model: Model, path: Path) -> float:
     assert program is not None  # as dynamo=True
     proto = program.model_proto
     _forget_origin(proto.graph)
-    onnx.helper.set_model_props(proto, {"classes": json.dumps(CLASSES), "mpp": str(MPP)})
+    onnx.helper.set_model_props(proto, {"classes": json.dumps(task.classes), "mpp": str(task.mpp)})
     onnx.checker.check_model(proto, full_check=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
-        difference = largest_difference(model, temporary, _example_crops(model.architecture.channels))
+        difference = largest_difference(model, temporary, _example_crops(task, model.architecture.channels))
         if not difference <= TOLERANCE:
             raise InputError(
                 f"{path}: would differ from PyTorch by {difference:.2g}, more than {TOLERANCE}: not written"
@@ -88,10 +89,10 @@ def _forget_origin(graph: onnx.GraphProto) -> None:
         item.ClearField("doc_string")
 
 
-def _example_crops(channels: int) -> np.ndarray:
+def _example_crops(task: Task, channels: int) -> np.ndarray:
     tile, nuclei = draw_tile(np.random.default_rng(0), draw_stain(np.random.default_rng(0)), cancer=True)
     centres = zip(nuclei.y, nuclei.x, strict=True)
-    return np.stack([as_channels(cut(tile, y, x, SIDE), channels) for y, x in centres])
+    return np.stack([as_channels(cut(tile, y, x, window(MPP, task), task.side), channels) for y, x in centres])
 
 
 def largest_difference(model: Model, path: Path, crops: np.ndarray) -> float:
@@ -100,7 +101,7 @@ def largest_difference(model: Model, path: Path, crops: np.ndarray) -> float:
     Args:
         model: As PyTorch has it.
         path: Of the ONNX file.
-        crops: uint8 (N, 100, 100, C).
+        crops: uint8 (N, side, side, C).
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {"crops": crops})

@@ -1,20 +1,35 @@
 """The image of a tile or slide with every nucleus marked in the colour of its class."""
 
+from collections.abc import Sequence
+from itertools import chain, islice
+
 import numpy as np
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
 from nuclei.figures import DPI
-from nuclei.task import CLASSES
 
 # Okabe & Ito's, RGB: told apart by colour-blind readers, and from haematoxylin and eosin.
-COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66))
+COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 114, 178), (204, 121, 167), (230, 159, 0))
+GOLDEN = 0.618034  # of the circle of hues, between neighbours of further classes: no two are close
 NARROWEST = 1000  # pixels: room for the legend
 TALLEST = 4000  # pixels, to which a narrow one is enlarged at most
-LEGEND = 60  # pixels
+LEGEND = 60  # pixels, with a line
+LINE = 30  # pixels, of each further line
+PER_LINE = 4  # classes
 KEY = 9  # points, of the rings in it
 
 
-def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np.ndarray, radius: float) -> Figure:
+def class_colours(classes: int) -> list[tuple[int, int, int]]:
+    """Return a colour, RGB in 0..255, for each of so many classes."""
+    further = (hsv_to_rgb((GOLDEN * number % 1, 0.75, 0.85 - 0.25 * (number % 2))) for number in range(classes))
+    others = ((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in further)
+    return list(islice(chain(COLOURS, others), classes))
+
+
+def draw_overlay(
+    thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np.ndarray, radius: float, classes: Sequence[str]
+) -> Figure:
     """Draw a ring round each nucleus, pixel by pixel on the thumbnail, and a legend.
 
     A narrow thumbnail is enlarged, or gets margins.
@@ -25,17 +40,20 @@ def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np
         y: float (N,), likewise.
         labels: int (N,).
         radius: Of the rings, pixels of the thumbnail.
+        classes: The K names.
     """
     scale = max(min(NARROWEST / thumbnail.shape[1], TALLEST / thumbnail.shape[0]), 1)
     height, width = scale * thumbnail.shape[0], scale * thumbnail.shape[1]
     canvas = max(width, NARROWEST)
-    figure = Figure(figsize=(canvas / DPI, (height + LEGEND) / DPI))
-    left, bottom = (canvas - width) / 2 / canvas, LEGEND / (height + LEGEND)
-    ax = figure.add_axes((left, bottom, width / canvas, height / (height + LEGEND)))
+    columns = min(len(classes), PER_LINE)
+    legend = LEGEND + LINE * (-(-len(classes) // columns) - 1)
+    figure = Figure(figsize=(canvas / DPI, (height + legend) / DPI))
+    left, bottom = (canvas - width) / 2 / canvas, legend / (height + legend)
+    ax = figure.add_axes((left, bottom, width / canvas, height / (height + legend)))
     ax.imshow(thumbnail, interpolation="none", extent=(0, thumbnail.shape[1], thumbnail.shape[0], 0))
     ax.set_axis_off()
     diameter = 2 * scale * radius * 72 / DPI  # points
-    for label, (name, colour) in enumerate(zip(CLASSES, COLOURS, strict=True)):
+    for label, (name, colour) in enumerate(zip(classes, class_colours(len(classes)), strict=True)):
         chosen = labels == label
         ax.plot(
             x[chosen],
@@ -48,7 +66,5 @@ def draw_overlay(thumbnail: np.ndarray, x: np.ndarray, y: np.ndarray, labels: np
             markeredgewidth=1.2,
             label=f"{name}: {chosen.sum():,}",
         )
-    figure.legend(
-        loc="lower center", ncols=len(CLASSES), frameon=False, fontsize=9, markerscale=KEY / max(diameter, 1e-3)
-    )
+    figure.legend(loc="lower center", ncols=columns, frameon=False, fontsize=9, markerscale=KEY / max(diameter, 1e-3))
     return figure

@@ -1,6 +1,6 @@
 """What a classifier says of crops, and of every nucleus of a tile or slide: from files to files."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from nuclei.files import atomic_write
 from nuclei.inference.classifier import Classifier
 from nuclei.inference.crop_files import open_crop_files
 from nuclei.inference.geojson import Feature, classified, point, read_nuclei, write_features
-from nuclei.inference.overlay import COLOURS, draw_overlay
+from nuclei.inference.overlay import class_colours, draw_overlay
 from nuclei.inference.positions import GEOJSON, Positions, read_positions
-from nuclei.task import CLASSES, MPP
 
 ROWS_AT_ONCE = 2**16  # of a table that is written
 LONGEST = 4000  # pixels of the overlay
@@ -36,7 +35,7 @@ def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: 
     Args:
         classifier: What classifies them.
         path: Of the crops.
-        mpp: Microns per pixel; None: what each file tells, or else 0.25.
+        mpp: Microns per pixel; None: what each file tells, or else the model's.
         table: The CSV file to be written.
 
     Returns:
@@ -45,11 +44,11 @@ def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: 
     Raises:
         InputError: See `open_crop_files`.
     """
-    with open_crop_files(path, mpp) as (names, read), atomic_write(table) as temporary:
+    with open_crop_files(path, classifier.task, mpp) as (names, read), atomic_write(table) as temporary:
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
         probabilities = _predict(classifier, crops, len(names))
         sets = classifier.sets(probabilities)
-        _write_table(temporary, lambda rows: {"Filename": names[rows]}, probabilities, sets)
+        _write_table(temporary, lambda rows: {"Filename": names[rows]}, probabilities, sets, classifier.classes)
     return probabilities.argmax(axis=1)
 
 
@@ -62,7 +61,7 @@ def predict_image(
         classifier: What classifies them.
         path: Of the tile or slide.
         nuclei: Of the file that says where they are, see `read_positions`.
-        mpp: Microns per pixel; None: what the image tells, or else 0.25, of which a warning tells.
+        mpp: Microns per pixel; None: what the image tells, or else the model's, of which a warning tells.
         table: As in `predict_nuclei`.
         geojson: As in `predict_nuclei`.
         overlay: As in `predict_nuclei`.
@@ -73,21 +72,23 @@ def predict_image(
     Raises:
         InputError: The nuclei are in microns and the resolution is unknown, and as `predict_nuclei`.
     """
+    task = classifier.task
     with open_image(path) as image:
         known, source = (mpp, "--mpp") if mpp else (image.mpp, image.mpp_source)
-        positions = read_positions(nuclei, path.name, window(known or MPP))
+        used = known or task.mpp
+        positions = read_positions(nuclei, path.name, window(used, task))
         if positions.microns and not known:
             raise InputError(f"{path}: does not tell its resolution, and {nuclei} counts in microns: give --mpp")
-        positions = _in_pixels(positions, known or MPP, image, nuclei)
+        positions = _in_pixels(positions, used, image, nuclei)
         if not known:
-            warn(f"{path} does not tell its resolution: taken for {MPP} microns per pixel (40x); see --mpp")
+            warn(f"{path} does not tell its resolution: taken for {task.mpp:g} microns per pixel; see --mpp")
             source = "assumed"
         elif source.startswith("an objective"):
             warn(f"{path} tells {source} alone: taken for {known:.3g} microns per pixel; see --mpp")
         if positions.left_out:
             warn(f"{nuclei}: {positions.left_out}")
-        labels = predict_nuclei(classifier, image, nuclei, known or MPP, table, geojson, overlay, positions, source)
-    return labels, known or MPP, source
+        labels = predict_nuclei(classifier, image, nuclei, used, table, geojson, overlay, positions, source)
+    return labels, used, source
 
 
 def predict_nuclei(
@@ -124,23 +125,28 @@ def predict_nuclei(
     Raises:
         InputError: A nucleus lies outside of the image, or a file cannot be read.
     """
+    span = window(mpp, classifier.task)
     if positions is None:
-        positions = _in_pixels(read_positions(nuclei, image.path.name, window(mpp)), mpp, image, nuclei)
-    x, y = positions.x, positions.y
+        positions = _in_pixels(read_positions(nuclei, image.path.name, span), mpp, image, nuclei)
+    x, y, classes = positions.x, positions.y, classifier.classes
     with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(overlay) as new_overlay:
-        crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cut_all(image, y, x, mpp))
+        cuts = cut_all(image, y, x, mpp, classifier.task)
+        crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cuts)
         probabilities = _predict(classifier, crops, len(x))
         labels, sets = probabilities.argmax(axis=1), classifier.sets(probabilities)
         thumbnail = image.thumbnail(LONGEST)
         scale = thumbnail.shape[1] / image.width
         if nuclei.suffix.lower() in GEOJSON:
-            features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei, window(mpp)))
+            features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei, span))
         else:
             features = map(point, map(float, x), map(float, y))
-        _write_table(new_table, lambda rows: {"x": _digits(x[rows]), "y": _digits(y[rows])}, probabilities, sets)
+        _write_table(
+            new_table, lambda rows: {"x": _digits(x[rows]), "y": _digits(y[rows])}, probabilities, sets, classes
+        )
         about = {"mpp": mpp, "mpp_source": mpp_source or "given"}
-        write_features(new_geojson, _classified(features, probabilities, sets), about)
-        save_figure(draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp), new_overlay)
+        write_features(new_geojson, _classified(features, probabilities, sets, classes), about)
+        rings = draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp, classes)
+        save_figure(rings, new_overlay)
     return labels
 
 
@@ -160,7 +166,7 @@ def _in_pixels(positions: Positions, mpp: float, image: TissueImage, nuclei: Pat
 
 def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n: int) -> np.ndarray:
     """Return probabilities, float32 (N, K), of the crops of rows 0..N-1, which may come in any order."""
-    probabilities = np.empty((n, len(CLASSES)), np.float32)
+    probabilities = np.empty((n, len(classifier.classes)), np.float32)
     with tqdm(total=n, unit="nucleus", disable=None) as bar:
         for rows, batch in classifier.predict_all(crops):
             probabilities[rows] = batch
@@ -169,17 +175,21 @@ def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n:
 
 
 def _write_table(
-    path: Path, keys: Callable[[slice], dict[str, list[str]]], probabilities: np.ndarray, sets: np.ndarray
+    path: Path,
+    keys: Callable[[slice], dict[str, list[str]]],
+    probabilities: np.ndarray,
+    sets: np.ndarray,
+    classes: Sequence[str],
 ) -> None:
     """Write the table; `keys` gives the first columns of the rows in a slice."""
-    names = np.array(CLASSES)
+    names = np.array(classes)
     with path.open("w", encoding="utf-8", newline="") as file:
         for start in range(0, len(probabilities), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
             labels = probabilities[rows].argmax(axis=1)
             columns: dict[str, Any] = {**keys(rows), "Predicted": labels, "Class": names[labels]}
             columns |= {f"Probability_{label}": values for label, values in enumerate(probabilities[rows].T)}
-            columns |= {"Set": [_names(row) for row in sets[rows]], "Unsure": sets[rows].sum(axis=1) > 1}
+            columns |= {"Set": [_names(row, classes) for row in sets[rows]], "Unsure": sets[rows].sum(axis=1) > 1}
             table = pd.DataFrame(columns)
             table.to_csv(file, header=not start, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -189,14 +199,17 @@ def _digits(values: np.ndarray) -> list[str]:
     return [f"{value:.10g}" for value in values]
 
 
-def _names(members: np.ndarray) -> str:
+def _names(members: np.ndarray, classes: Sequence[str]) -> str:
     """Name the classes of a conformal set, bool (K,)."""
-    return "; ".join(CLASSES[label] for label in np.flatnonzero(members))
+    return "; ".join(name for name, member in zip(classes, members, strict=True) if member)
 
 
-def _classified(features: Iterator[Feature], probabilities: np.ndarray, sets: np.ndarray) -> Iterator[Feature]:
+def _classified(
+    features: Iterator[Feature], probabilities: np.ndarray, sets: np.ndarray, classes: Sequence[str]
+) -> Iterator[Feature]:
+    colours = class_colours(len(classes))
     for feature, row, members in zip(features, probabilities, sets, strict=True):
         label = int(row.argmax())
-        measurements = {f"Probability: {name}": float(f"{value:.6g}") for name, value in zip(CLASSES, row, strict=True)}
-        conformal = {"Set": _names(members), "Unsure": bool(members.sum() > 1)}
-        yield classified(feature, CLASSES[label], COLOURS[label], measurements, conformal)
+        measurements = {f"Probability: {name}": float(f"{value:.6g}") for name, value in zip(classes, row, strict=True)}
+        conformal = {"Set": _names(members, classes), "Unsure": bool(members.sum() > 1)}
+        yield classified(feature, classes[label], colours[label], measurements, conformal)

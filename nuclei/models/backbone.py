@@ -10,7 +10,7 @@ from nuclei.models.adapted import Adapted, import_timm
 from nuclei.models.resnet import ResNet, load_resnet
 from nuclei.models.transforms import MEAN
 from nuclei.params import RESNET18, Params
-from nuclei.task import CLASSES
+from nuclei.task import CLASSES, Task
 
 CAM_REDUCTION = 8  # pixels of the crop per cell of a feature map, at most: coarser ones cannot resolve a nucleus
 
@@ -43,10 +43,10 @@ class Backbone:
             raise ValueError("a backbone is frozen by 0 to 1 and takes 16 to 1024 pixels")
 
     @classmethod
-    def from_params(cls, params: Params, tuned: dict[str, Any]) -> Self:
+    def from_params(cls, params: Params, task: Task, tuned: dict[str, Any]) -> Self:
         """See `Architecture`."""
         shape = params.resnet
-        return cls(params.data.channels, shape.backbone, shape.stem, shape.size, shape.frozen)
+        return cls(params.data.channels, shape.backbone, shape.stem, shape.size, shape.frozen, len(task.classes))
 
     @staticmethod
     def search_space(params: Params) -> dict[str, list[int]]:

@@ -1,6 +1,7 @@
 """Trained networks on disk: safetensors files that say in their metadata what they are."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from nuclei.models.calibration import TARGETS, Calibration
 from nuclei.models.networks import Architecture, architecture_class, build
 from nuclei.models.temperature import TEMPERATURES
 from nuclei.models.transforms import MEAN, STD
-from nuclei.task import CLASSES
+from nuclei.task import COLON, LONGEST_CLASS, MOST_CLASSES, Task
 from nuclei.tensors import open_tensors, write_tensors
 
 LONGEST_DESCRIPTION = 10_000  # characters
@@ -30,6 +31,7 @@ class Model:
         architecture: What the network was built from.
         averaged: For logits that are averaged over the eight flips and rotations of a crop.
         single: For those of the crop as it is, which are noisier and mostly larger.
+        task: Its classes, and the size and resolution of its crops.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Model:
     architecture: Architecture
     averaged: Calibration
     single: Calibration
+    task: Task = COLON
 
 
 def save_model(path: Path, model: Model) -> None:
@@ -54,7 +57,9 @@ def _describe(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "architecture": asdict(model.architecture),
-        "classes": CLASSES,
+        "classes": model.task.classes,
+        "side": model.task.side,
+        "mpp": model.task.mpp,
         "mean": MEAN[model.architecture.channels],
         "std": STD[model.architecture.channels],
         "averaged": asdict(model.averaged),
@@ -82,6 +87,7 @@ def load_model(path: Path) -> Model:
             description = json.loads(text)
             name = description["name"]
             architecture = architecture_class(name)(**_tuples(description["architecture"]))
+            task = Task(tuple(description["classes"]), description["side"], description["mpp"])
             averaged, single = (Calibration(**_tuples(description[views])) for views in ("averaged", "single"))
             with torch.device("meta"):  # shapes alone
                 expected = {key: value.shape for key, value in build(architecture, seed=0).state_dict().items()}
@@ -89,9 +95,10 @@ def load_model(path: Path) -> Model:
             if shapes != expected:
                 raise ValueError("weights of other shapes than its architecture has")
             tensors = {key: file.get_tensor(key) for key in expected}
-        model = Model(name, build(architecture, seed=0).eval(), architecture, averaged, single)
-        if architecture.classes != len(CLASSES) or description != json.loads(json.dumps(_describe(model))):
-            raise ValueError("other classes or another normalisation")
+        model = Model(name, build(architecture, seed=0).eval(), architecture, averaged, single, task)
+        _require_task(task, architecture)
+        if description != json.loads(json.dumps(_describe(model))):
+            raise ValueError("another description, or another normalisation")
         for calibration in (averaged, single):
             low, high = TEMPERATURES
             if not low <= calibration.temperature <= high:
@@ -106,7 +113,8 @@ def load_model(path: Path) -> Model:
                 raise ValueError(f"{key} holds NaN or infinity")
         model.network.load_state_dict(tensors)
         with torch.inference_mode():
-            ramp = torch.linspace(-2, 2, architecture.channels * 10_000).view(1, architecture.channels, 100, 100)
+            shape = (1, architecture.channels, task.side, task.side)
+            ramp = torch.linspace(-2, 2, math.prod(shape)).view(shape)
             if not model.network(ramp).isfinite().all():
                 raise ValueError("it answers with NaN or infinity")
     except (OSError, SafetensorError) as error:
@@ -115,6 +123,19 @@ def load_model(path: Path) -> Model:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a model of this project ({reason}): copy or train it again") from None
     return model
+
+
+def _require_task(task: Task, architecture: Architecture) -> None:
+    """Raise ValueError unless a file's classes are names, as many as the network has, and its crops can be cut."""
+    names = task.classes
+    if not 2 <= len(names) <= MOST_CLASSES or len(names) != architecture.classes:
+        raise ValueError(f"{len(names)} classes, and a network of {architecture.classes}")
+    if not all(isinstance(name, str) and 0 < len(name) <= LONGEST_CLASS and name.isprintable() for name in names):
+        raise ValueError("classes without a name")
+    if not (isinstance(task.side, int) and 16 <= task.side <= 1024 and 0.05 <= task.mpp <= 4):
+        raise ValueError("crops of no reasonable size")
+    if getattr(architecture, "side", task.side) != task.side:
+        raise ValueError("crops of another size than its network takes")
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

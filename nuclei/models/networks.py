@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nuclei.params import Params
-from nuclei.task import NETWORKS
+from nuclei.task import NETWORKS, Task
 
 
 class Architecture(Protocol):
@@ -23,11 +23,12 @@ class Architecture(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @classmethod
-    def from_params(cls, params: Params, tuned: dict[str, Any]) -> Self:
+    def from_params(cls, params: Params, task: Task, tuned: dict[str, Any]) -> Self:
         """Choose the shape.
 
         Args:
             params: What is fixed.
+            task: Its classes, and the size of its crops.
             tuned: A value for each key of `search_space`; other keys are ignored.
         """
         ...

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from nuclei.models.transforms import MEAN
 from nuclei.params import Params
-from nuclei.task import CLASSES
+from nuclei.task import CLASSES, SIDE, Task
+
+SHRINKING = 32  # pixels per cell of the last feature map: a stride and four poolings, each of which halves
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class SmallCNN:
         widths: Of the two fully connected layers.
         dropout: Share of the last hidden layer's values that are dropped in training, in [0, 1).
         classes: Number of classes.
+        side: Pixels per side of a crop, at least 32.
     """
 
     channels: int
@@ -27,18 +30,22 @@ class SmallCNN:
     widths: tuple[int, int]
     dropout: float
     classes: int = len(CLASSES)
+    side: int = SIDE
 
     def __post_init__(self) -> None:
         sizes = (self.channels in MEAN, len(self.filters) == 4, len(self.widths) == 2)
-        if not (all(sizes) and 0 <= self.dropout < 1):
-            raise ValueError("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths and a dropout below 1")
+        if not (all(sizes) and 0 <= self.dropout < 1 and SHRINKING <= self.side <= 1024):
+            raise ValueError(
+                "a SmallCNN has 1 or 3 channels, 4 filters, 2 widths, dropout below 1, a side of 32 to 1024"
+            )
 
     @classmethod
-    def from_params(cls, params: Params, tuned: dict[str, Any]) -> Self:
+    def from_params(cls, params: Params, task: Task, tuned: dict[str, Any]) -> Self:
         """See `Architecture`."""
         first, second, third, fourth = params.cnn.filters
         widths = (tuned["width_1"], tuned["width_2"])
-        return cls(params.data.channels, (first, second, third, fourth), widths, params.cnn.dropout)
+        filters = (first, second, third, fourth)
+        return cls(params.data.channels, filters, widths, params.cnn.dropout, len(task.classes), task.side)
 
     @staticmethod
     def search_space(params: Params) -> dict[str, list[int]]:
@@ -59,7 +66,7 @@ class SmallCNN:
         return nn.Sequential(
             *layers,
             nn.Flatten(),  # no global pooling: the middle, where the nucleus is, stays apart from its surroundings
-            nn.Linear(9 * inputs, first),
+            nn.Linear((self.side // SHRINKING) ** 2 * inputs, first),
             nn.ReLU(),
             nn.Linear(first, second),
             nn.ReLU(),

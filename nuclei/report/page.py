@@ -28,7 +28,7 @@ from nuclei.report.tables import (
     group_table,
     robustness_table,
 )
-from nuclei.task import CLASSES, HEADING, MPP, NETWORKS, SIDE, TISSUE, method_title
+from nuclei.task import NETWORKS, Task, method_title
 
 GROUP_ROWS = 30  # of the table of groups: the largest
 HUES = 5  # colours of networks in report.css, those of `nuclei.figures.COLOURS`
@@ -51,12 +51,15 @@ class Misclassified:
     predicted: dict[str, tuple[int, float]]
 
 
-def build_page(results: Mapping[str, Any], crops: Mapping[str, np.ndarray], params: Params, parameters: str) -> str:
+def build_page(
+    results: Mapping[str, Any], crops: Mapping[str, np.ndarray], task: Task, params: Params, parameters: str
+) -> str:
     """Build the page, which names no other file or host, and is the same for the same input.
 
     Args:
         results: Of `read_results`.
         crops: By file name, uint8 (H, W, C); empty where they are missing.
+        task: The classes, and the size of the crops.
         params: All parameters.
         parameters: The text of params.yaml, which is shown.
 
@@ -72,14 +75,14 @@ def build_page(results: Mapping[str, Any], crops: Mapping[str, np.ndarray], para
     folder = Path(__file__).parent / "templates"
     style, script = ((folder / f"report.{kind}").read_text() for kind in ("css", "js"))
     return _template("report.html.j2").render(
-        **_context(results, params),
+        **_context(results, task, params),
         interval_axis=interval_axis,
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
-        confusions={model: confusion(table) for model, table in predictions.items()},
-        groups=group_table(_by_network(results, "evaluate/groups_{}.csv"), predictions, params.titles),
+        confusions={model: confusion(table, len(task.classes)) for model, table in predictions.items()},
+        groups=group_table(_by_network(results, "evaluate/groups_{}.csv"), predictions, params.titles, task.classes),
         group_rows=GROUP_ROWS,
         errors=errors,
         shown=shown,
@@ -94,20 +97,23 @@ def build_page(results: Mapping[str, Any], crops: Mapping[str, np.ndarray], para
     )
 
 
-def build_card(results: Mapping[str, Any], model: str, checkpoint: Mapping[str, Any] | None, params: Params) -> str:
+def build_card(
+    results: Mapping[str, Any], model: str, checkpoint: Mapping[str, Any] | None, task: Task, params: Params
+) -> str:
     """Build the model card of a network, Markdown.
 
     Args:
         results: Of `read_results`.
         model: A key of `nuclei.task.NETWORKS`.
         checkpoint: Of `describe_checkpoint`, for the network that was trained on all crops; None where it is missing.
+        task: The classes, and the size of the crops.
         params: All parameters.
 
     Returns:
         Markdown.
     """
     return _template("model_card.md.j2").render(
-        **_context(results, params), model=model, checkpoint=checkpoint, targets=TARGETS
+        **_context(results, task, params), model=model, checkpoint=checkpoint, targets=TARGETS
     )
 
 
@@ -150,16 +156,17 @@ def count_errors(errors: Sequence[Misclassified]) -> list[tuple[tuple[int, int],
     return sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
 
 
-def confusion(predictions: pd.DataFrame) -> np.ndarray:
+def confusion(predictions: pd.DataFrame, classes: int) -> np.ndarray:
     """Count crops by label and predicted class.
 
     Args:
         predictions: One row per crop: Label and Predicted.
+        classes: Number of classes, K.
 
     Returns:
         int64 (K, K), labels down, predicted classes across.
     """
-    counts = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (predictions["Label"], predictions["Predicted"]), 1)
     return counts
 
@@ -220,7 +227,7 @@ def _template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _context(results: Mapping[str, Any], params: Params) -> dict[str, Any]:
+def _context(results: Mapping[str, Any], task: Task, params: Params) -> dict[str, Any]:
     return {
         "results": results,
         "by_network": partial(_by_network, results),
@@ -231,11 +238,11 @@ def _context(results: Mapping[str, Any], params: Params) -> dict[str, Any]:
         "hues": {model: f"network{i % HUES}" for i, model in enumerate(NETWORKS)},
         "method_title": method_title,
         "describe_change": describe_change,
-        "classes": CLASSES,
-        "heading_text": HEADING,
-        "tissue": TISSUE,
-        "side": SIDE,
-        "mpp": MPP,
+        "classes": task.classes,
+        "heading_text": params.report.title,
+        "tissue": params.report.tissue,
+        "side": task.side,
+        "mpp": task.mpp,
         "params": params,
     }
 

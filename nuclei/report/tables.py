@@ -1,13 +1,13 @@
 """Tables of the report that join what several stages or networks wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from nuclei.params import Params
-from nuclei.task import CLASSES, method_title
+from nuclei.task import method_title
 
 CHANGES = {  # of crops, by corruption; {} is its severity
     "none": "unchanged",
@@ -54,7 +54,10 @@ class SearchCost(NamedTuple):
 
 
 def group_table(
-    groups: Mapping[str, pd.DataFrame], predictions: Mapping[str, pd.DataFrame], titles: Mapping[str, str]
+    groups: Mapping[str, pd.DataFrame],
+    predictions: Mapping[str, pd.DataFrame],
+    titles: Mapping[str, str],
+    classes: Sequence[str],
 ) -> pd.DataFrame | None:
     """Join the scores per group of all networks.
 
@@ -62,6 +65,7 @@ def group_table(
         groups: By network, of `nuclei.evaluation.metrics.score_groups`, of the same groups.
         predictions: By network: Filename and Group of the same crops.
         titles: Of the networks.
+        classes: The K names.
 
     Returns:
         One row per group, the largest first: Group, First_crop (its first file, where there are predictions), Crops,
@@ -76,7 +80,7 @@ def group_table(
     table = table.assign(Crops=first["Crops"])
     for model, scores in groups.items():
         table = table.assign(**{titles[model]: table["Group"].map(scores.set_index("Group")["Accuracy"])})
-    return table.join(first[[*CLASSES]])
+    return table.join(first[list(classes)])
 
 
 def robustness_table(scores: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Which fold each labelled crop gets, and what that split leaks."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,6 @@ from nuclei.params import Split
 from nuclei.splitting.folds import assign_folds, fold_warnings
 from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups, training_groups
 from nuclei.splitting.overlap import Pairs
-from nuclei.task import CLASSES
 
 HELD_OUT_ON_SAMPLE = 2  # folds, where the parameters leave it open: a quick look
 
@@ -31,13 +31,16 @@ class SplitCrops(NamedTuple):
     warnings: list[str]
 
 
-def split_crops(crops: pd.DataFrame, pairs: Pairs, n_test: int, settings: Split, on_sample: bool) -> SplitCrops:
+def split_crops(
+    crops: pd.DataFrame, pairs: Pairs, n_test: int, classes: Sequence[str], settings: Split, on_sample: bool
+) -> SplitCrops:
     """Give each labelled crop its fold.
 
     Args:
         crops: One row per crop: Filename, Label and, where it is known, Group.
         pairs: Of crops that share pixels, the N labelled ones numbered first, then the `n_test` others.
         n_test: Crops to predict.
+        classes: The K names.
         settings: The section `split` of params.yaml.
         on_sample: Whether these are the built-in sample's crops, of which fewer folds are held out.
 
@@ -53,12 +56,12 @@ def split_crops(crops: pd.DataFrame, pairs: Pairs, n_test: int, settings: Split,
         group = merge_groups(given)
     else:
         group = merge_groups(training_groups(pairs, n, n_test), given)
-    random_folds = assign_folds(labels, single, settings.folds, settings.seed, CLASSES)
+    random_folds = assign_folds(labels, single, settings.folds, settings.seed, classes)
     folds, warnings = random_folds, []
     if settings.by != "random":
-        folds = assign_folds(labels, group, settings.folds, settings.seed, CLASSES)
+        folds = assign_folds(labels, group, settings.folds, settings.seed, classes)
         check_folds(pairs[pairs.second < n], folds, crops["Filename"].to_numpy())
-        warnings = fold_warnings(labels, group, folds, CLASSES)
+        warnings = fold_warnings(labels, group, folds, classes)
     leakage = measure_leakage(pairs, folds, random_folds, n_test)
     if leakage["pairs_across_folds"]:
         warnings.append(f"the split leaks: {leakage['pairs_across_folds']:,} pairs of crops share pixels across folds")

@@ -16,7 +16,6 @@ from nuclei.models.networks import shift_logits
 from nuclei.models.predict import predict_logits
 from nuclei.models.transforms import draw_augmentation, normalise
 from nuclei.params import Train
-from nuclei.task import CLASSES
 from nuclei.training.state import fingerprint, pack, unpack
 
 
@@ -105,7 +104,7 @@ def fit(
     average = (
         AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) if config.ema else None
     )
-    share = np.bincount(train_set.labels, minlength=len(CLASSES)) / len(train_set)
+    share = np.bincount(train_set.labels, minlength=len(train_set.task.classes)) / len(train_set)
     weights = 1 / share.clip(min=1e-9) if config.train.balance == "loss" else np.ones(len(share))
     class_weights = torch.from_numpy(weights).float().to(device)
     # A balanced network learns that all classes are equally frequent, and is corrected (Saerens et al. 2002, eq. 4).

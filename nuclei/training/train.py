@@ -21,7 +21,7 @@ from nuclei.models.networks import Architecture, architecture_class, build
 from nuclei.models.predict import predict_logits
 from nuclei.params import Params
 from nuclei.progress import Progress
-from nuclei.task import NETWORKS
+from nuclei.task import NETWORKS, Task
 from nuclei.training.loop import Epoch, TrainConfig, fit, training_steps, weights_of
 from nuclei.training.state import read_state, write_state
 
@@ -83,12 +83,15 @@ class _Result(NamedTuple):
     logits: dict[str, np.ndarray]
 
 
-def network_config(name: str, params: Params, tuned: dict[str, Any], pretrained: dict[str, Tensor]) -> NetworkConfig:
+def network_config(
+    name: str, params: Params, task: Task, tuned: dict[str, Any], pretrained: dict[str, Tensor]
+) -> NetworkConfig:
     """Gather what `params` and the search say of the network `name`.
 
     Args:
         name: A key of `nuclei.task.NETWORKS`.
         params: All parameters.
+        task: What it learns.
         tuned: lr, batch_size and a value for each key of the architecture's search space.
         pretrained: The weights that the pretrained network starts from; others ignore them.
     """
@@ -101,7 +104,7 @@ def network_config(name: str, params: Params, tuned: dict[str, Any], pretrained:
         ema=section.ema,
         train=params.train,
     )
-    architecture = architecture_class(name).from_params(params, tuned)
+    architecture = architecture_class(name).from_params(params, task, tuned)
     weights = pretrained if NETWORKS[name].pretrained else {}
     return NetworkConfig(name, architecture, weights, params.epochs or section.epochs, config)
 
@@ -231,7 +234,7 @@ def _model(
         fit_calibration(logits[others], crops.data.labels[rows], crops.groups[rows])
         for logits in (out_of_fold.averaged, out_of_fold.single)
     )
-    return Model(network.name, module.eval(), network.architecture, averaged, single)
+    return Model(network.name, module.eval(), network.architecture, averaged, single, crops.data.task)
 
 
 def _table(curves: Mapping[int | str, list[dict[str, float]]]) -> pd.DataFrame:

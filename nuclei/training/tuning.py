@@ -116,7 +116,8 @@ def search(names: list[str], data: SearchData, resume_dir: Path) -> dict[str, pd
     trials = [trial for name in names for trial in draw_trials(name, data.params)]
     arrays = [value.numpy() for value in data.pretrained.values()]
     arrays += [data.train_set.crops, data.train_set.labels, data.inner_set.crops, data.inner_set.labels]
-    architectures = [architecture_class(trial["model"]).from_params(data.params, trial) for trial in trials]
+    task = data.train_set.task
+    architectures = [architecture_class(trial["model"]).from_params(data.params, task, trial) for trial in trials]
     key = fingerprint(arrays, trials, architectures, steps, data.params.train, data.params.device, settings)
     results = TrialResults(resume_dir / "trials.safetensors", key)
     with ray_cluster():
@@ -157,7 +158,7 @@ def _run_trial(config: dict[str, Any], data: SearchData) -> None:
     """Train one network to the end of its schedule and report the last epoch's scores (on a Ray worker)."""
     trial, params = config["trial"], data.params
     device = setup_device(params.device, params.tune.cpus_per_trial)
-    architecture = architecture_class(trial["model"]).from_params(params, trial)
+    architecture = architecture_class(trial["model"]).from_params(params, data.train_set.task, trial)
     network = build(architecture, params.tune.seed)
     if data.pretrained and NETWORKS[trial["model"]].pretrained:
         architecture.load_pretrained(network, data.pretrained)

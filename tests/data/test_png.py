@@ -46,16 +46,19 @@ BAD_CROPS = {
         png(SMALL, before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000)))),
         "a damaged PNG: save the crop again",
     ),
-    "99 wide": (png(SMALL[:, :99]), "99x100 pixels, expected 100x100: cut the crop to that size"),
+    "99 wide": (png(SMALL[:, :99]), "99x100 pixels, expected 100x100 like the first crop: cut it to that size"),
     "101 high": (
         png(np.pad(SMALL, ((0, 1), (0, 0), (0, 0)))),
-        "100x101 pixels, expected 100x100: cut the crop to that size",
+        "100x101 pixels, expected 100x100 like the first crop: cut it to that size",
     ),
     "huge": (
         PNGS[3][:8] + header(60_000, 60_000),
-        "60000x60000 pixels, expected 100x100: cut the crop to that size",
+        "60000x60000 pixels, expected 100x100 like the first crop: cut it to that size",
     ),
-    "nothing wide": (PNGS[3][:8] + header(100, 0), "0x100 pixels, expected 100x100: cut the crop to that size"),
+    "nothing wide": (
+        PNGS[3][:8] + header(100, 0),
+        "0x100 pixels, expected 100x100 like the first crop: cut it to that size",
+    ),
     "16 bits of grey": (
         png(noise(0, 1, 2**16), bits=16, colour=GREY),
         "16 bits a channel, expected 8: convert it (how to scale it is for you to say)",

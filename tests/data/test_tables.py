@@ -15,8 +15,8 @@ from raw_files import (
 
 from nuclei.data.unpack import unpack
 
-ALL_FOUR = "add some, all of 0, 1, 2, 3 are needed"
-ONE_OF = "expected one of 0, 1, 2, 3"
+ALL_FOUR = "add some, all of 0, 1, 2, 3 are needed, or take it out of `classes` in params.yaml"
+ONE_OF = f"expected one of 0, 1, 2, 3, or their names: {', '.join(CLASSES)}"
 MEMBER = "train.zip, member 'train/3.png'"
 BAD_TABLES = {
     "row without crop": (

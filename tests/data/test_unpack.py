@@ -79,7 +79,13 @@ def test_arrays_hold_the_pixels_in_the_order_of_the_tables(raw, out):
     before = files(raw)
     unpack(raw, out, 3)
     assert files(raw) == before and sorted(raw.parent.iterdir()) == [out, raw]
-    assert sorted(path.name for path in out.iterdir()) == ["test.csv", "test.npy", "train.csv", "train.npy"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "task.json",
+        "test.csv",
+        "test.npy",
+        "train.csv",
+        "train.npy",
+    ]
     for part, numbers in (("train", TRAIN), ("test", TEST)):
         crops = np.load(out / f"{part}.npy", mmap_mode="r")
         assert crops.dtype == np.uint8 and crops.flags.c_contiguous

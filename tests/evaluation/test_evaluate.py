@@ -32,7 +32,7 @@ def evaluated():
         {"Filename": [f"{n}.png" for n in range(CROPS)], "Label": labels, "Group": group, "Fold": group % 4}
     )
     logits = guess(labels, 1.5, seed=0)
-    return crops, logits, evaluate(crops, logits, SETTINGS)
+    return crops, logits, evaluate(crops, logits, CLASSES, SETTINGS)
 
 
 def test_every_score_stands_between_the_ends_of_its_interval(evaluated):
@@ -105,7 +105,7 @@ def test_conformal_sets_hold_the_label_as_often_as_asked_for(evaluated):
 
 def test_few_groups_promise_less_and_have_no_intervals(evaluated):
     crops, logits, _ = evaluated
-    few = evaluate(crops.assign(Group=crops["Fold"]), logits, SETTINGS)
+    few = evaluate(crops.assign(Group=crops["Fold"]), logits, CLASSES, SETTINGS)
     assert few.scores["set_coverage_promised"] == pytest.approx(3 / 4)  # a fold is calibrated on three groups
     assert few.scores["accuracy_low"] is None and few.scores["intervals_withheld"].startswith("No intervals")
 

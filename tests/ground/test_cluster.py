@@ -38,6 +38,7 @@ from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
+from nuclei.task import COLON
 from nuclei.training.loop import TrainConfig, fit
 from nuclei.training.tuning import SearchData, draw_trials, rung_steps, search
 from tools.clone import ROOT
@@ -396,7 +397,7 @@ def test_a_search_that_loses_a_machine_finds_the_same(cluster, tmp_path):
     (steps,) = rung_steps("cnn", 32, PARAMS)
     for row in table.to_dict("records"):
         trial = drawn[row["trial"]]
-        network = build(SmallCNN.from_params(PARAMS, trial), PARAMS.tune.seed)
+        network = build(SmallCNN.from_params(PARAMS, COLON, trial), PARAMS.tune.seed)
         config = TrainConfig(trial["lr"], 8, steps, PARAMS.tune.seed, ema=0.0, train=PARAMS.train)
         *_, last = fit(network, data.train_set, data.inner_set, config, CPU)
         assert row["heldout_loss"] == pytest.approx(last.scores["heldout_loss"], rel=1e-6)

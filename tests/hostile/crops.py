@@ -88,7 +88,7 @@ CROP_CONTENTS = {
     "2**32 - 1 high": (START + ihdr(100, 2**32 - 1, 8, RGB, 0, 0, 0), Refused(f"{MEMBER}100x4294967295 pixels")),
     "60,000x60,000 with all of its pixels packed": (
         START + ihdr(60_000, 60_000, 1, GREY, 0, 0, 0) + chunk(b"IDAT", bytes(400_000)) + IEND,
-        Refused(f"{MEMBER}60000x60000 pixels, expected 100x100: cut the crop to that size"),
+        Refused(f"{MEMBER}60000x60000 pixels, expected 100x100 like the first crop: cut it to that size"),
     ),
     # headers
     "no bits": (body(IDAT, head=ihdr(100, 100, 0, RGB, 0, 0, 0)), DAMAGED),

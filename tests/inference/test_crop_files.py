@@ -8,6 +8,7 @@ from tissue import tissue
 
 from nuclei.errors import InputError
 from nuclei.inference.crop_files import open_crop_files
+from nuclei.task import COLON
 
 CROPS = {f"{n}.png": tissue()[0][n : n + 100, 3 * n : 3 * n + 100] for n in (7, 30, 100)}
 
@@ -28,7 +29,7 @@ def write_zip(path, members):
 
 
 def read_all(path, **options):
-    with open_crop_files(path, **options) as (names, read):
+    with open_crop_files(path, COLON, **options) as (names, read):
         return {name: read(name) for name in names}
 
 

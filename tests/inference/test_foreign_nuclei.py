@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import PIL.Image
 import pytest
@@ -14,6 +15,7 @@ from nuclei.errors import InputError
 from nuclei.inference.geojson import point, read_nuclei
 from nuclei.inference.positions import read_positions
 from nuclei.inference.predict_files import predict_image
+from nuclei.task import COLON
 
 
 def test_positions_in_microns_without_a_resolution_are_refused(tmp_path):
@@ -21,7 +23,7 @@ def test_positions_in_microns_without_a_resolution_are_refused(tmp_path):
     (tmp_path / "nuclei.csv").write_text("Centroid X µm,Centroid Y µm\n20,20\n", encoding="utf-8")
     outputs = [tmp_path / "out" / name for name in ("a.csv", "a.geojson", "a.png")]
     with pytest.raises(InputError, match=r"does not tell its resolution, and .*nuclei\.csv counts in microns"):
-        predict_image(None, tmp_path / "tile.png", tmp_path / "nuclei.csv", None, *outputs)
+        predict_image(SimpleNamespace(task=COLON), tmp_path / "tile.png", tmp_path / "nuclei.csv", None, *outputs)
     assert not (tmp_path / "out").exists()
 
 

@@ -9,7 +9,7 @@ from nuclei.models.backbone import Backbone
 from nuclei.models.networks import architecture_class, build, shift_logits
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
-from nuclei.task import CLASSES, NETWORKS
+from nuclei.task import CLASSES, COLON, NETWORKS
 
 TINY = SmallCNN(channels=3, filters=(4, 4, 8, 8), widths=(8, 8), dropout=0.2)
 SHAPES = [
@@ -135,11 +135,11 @@ def test_each_network_of_the_pipeline_is_built_from_what_the_search_found(name):
     params = load_params(Path("params.yaml"))
     kind = architecture_class(name)
     tuned = {key: values[-1] for key, values in kind.search_space(params).items()}
-    shape = kind.from_params(params, tuned)
+    shape = kind.from_params(params, COLON, tuned)
     assert (shape.channels, shape.classes) == (params.data.channels, len(CLASSES))
     for key, values in kind.search_space(params).items():
         if len(values) > 1:
-            assert kind.from_params(params, tuned | {key: values[0]}) != shape
+            assert kind.from_params(params, COLON, tuned | {key: values[0]}) != shape
     with torch.inference_mode():
         assert build(shape, seed=0).eval()(inputs(shape.channels)).shape == (2, len(CLASSES))
 

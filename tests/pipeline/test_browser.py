@@ -9,6 +9,7 @@ from fake_results import NAMES, PARAMS, draw_crops, write_results
 
 from nuclei.report.page import build_page
 from nuclei.report.results import read_results
+from nuclei.task import COLON
 from tools.clone import Clone
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -72,7 +73,7 @@ def example(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
     write_results(folder, HOSTILE)
     page = folder / "index.html"
-    page.write_text(build_page(read_results(folder), draw_crops(HOSTILE), PARAMS, "lr:\n"), encoding="utf-8")
+    page.write_text(build_page(read_results(folder), draw_crops(HOSTILE), COLON, PARAMS, "lr:\n"), encoding="utf-8")
     return page
 
 

@@ -303,7 +303,10 @@ def test_broken_data_end_with_one_line_and_keep_earlier_outputs(finished):
         path.unlink()
     raw.rmdir()
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert errors == ["error: data/broken/train.csv, line 4: Label is '9', expected one of 0, 1, 2, 3"]
+    assert errors == [
+        "error: data/broken/train.csv, line 4: Label is '9', expected one of 0, 1, 2, 3, or their names: "
+        "normal epithelial, cancer epithelial, muscle, immune leukocyte"
+    ]
     assert done.returncode != 0
     assert hashes(finished) == before
     assert "up to date" in finished.run("dvc", "repro").stdout

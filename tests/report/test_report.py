@@ -23,7 +23,7 @@ from nuclei.params import Params
 from nuclei.report.page import build_card, build_page, confusion, count_errors, interval_axis, list_misclassified
 from nuclei.report.results import STAGES, describe_checkpoint, read_results
 from nuclei.report.tables import SearchCost, count_search
-from nuclei.task import NETWORKS
+from nuclei.task import COLON, NETWORKS
 
 FIGURES = len([name for name in STAGES if name.endswith(".png")])
 HOSTILE = [
@@ -77,7 +77,7 @@ def issues(results: dict) -> int:
 
 
 def show(results: dict, params: Params = PARAMS, crops: dict | None = None, parameters: str = "lr:\n") -> Page:
-    return Page(build_page(results, draw_crops() if crops is None else crops, params, parameters))
+    return Page(build_page(results, draw_crops() if crops is None else crops, COLON, params, parameters))
 
 
 def test_nothing_is_missing_where_all_files_are_there(results):
@@ -86,7 +86,7 @@ def test_nothing_is_missing_where_all_files_are_there(results):
     assert not re.search(r"\b(Missing|nan|None)\b", page.text)
     assert len(page.all("img")) == FIGURES + 1 + 4 + issues(results)  # a gallery, four errors
     for model in NETWORKS:
-        card = build_card(results, model, None, PARAMS)
+        card = build_card(results, model, None, COLON, PARAMS)
         assert not re.search(r"\b(Missing|nan|None)\b", card.replace("Missing: `data/models", ""))
 
 
@@ -96,7 +96,7 @@ def test_a_missing_file_leaves_a_sentence_that_says_what_makes_it(name, results)
     assert f"Missing: reports/{name} . uv run dvc repro {STAGES[name]} makes it." in page.text
     assert page.text.count("Missing: ") == 1
     for model in NETWORKS:
-        build_card(results | {name: None}, model, None, PARAMS)
+        build_card(results | {name: None}, model, None, COLON, PARAMS)
 
 
 def test_where_nothing_has_run_the_page_says_what_to_run(tmp_path):
@@ -105,13 +105,13 @@ def test_where_nothing_has_run_the_page_says_what_to_run(tmp_path):
     assert not page.all("img") and not page.all("table") and not page.all("svg")
     assert {unescape(name) for name in STAGES if f"reports/{name} " in page.text} == STAGES.keys()
     assert "No predictions yet; run uv run dvc repro evaluate ." in page.text
-    card = build_card(results, "resnet", None, PARAMS)
+    card = build_card(results, "resnet", None, COLON, PARAMS)
     assert "Missing: `reports/evaluate/metrics_resnet.json`; `uv run dvc repro evaluate` makes it." in card
     assert "Missing: `data/models/resnet/final.safetensors`; `uv run dvc repro train_resnet` makes it." in card
 
 
 def test_the_same_files_give_the_same_bytes(folder):
-    pages = [build_page(read_results(folder), draw_crops(), PARAMS, "lr:\n") for _ in range(2)]
+    pages = [build_page(read_results(folder), draw_crops(), COLON, PARAMS, "lr:\n") for _ in range(2)]
     assert pages[0] == pages[1]
 
 
@@ -147,7 +147,7 @@ def test_hostile_names_and_parameters_are_text(tmp_path):
     for name in (HOSTILE[0], HOSTILE[2], HOSTILE[3], HOSTILE[4]):  # the misclassified ones
         assert name in page.text
     assert evil in page.text and weights["asked"] in page.text
-    assert "from `<b>'x'`" in build_card(results, "cnn", None, params)
+    assert "from `<b>'x'`" in build_card(results, "cnn", None, COLON, params)
 
 
 def test_the_page_leads_with_the_pooled_estimate_of_the_primary_model(results):
@@ -161,7 +161,7 @@ def test_the_page_leads_with_the_pooled_estimate_of_the_primary_model(results):
     assert "The crops form 12 groups of equal size." in page.text
     assert "CNN classifies 93.8 % of 48" in show(results, with_params(model="cnn")).text
     assert "All 3 folds were held out in turn" in show(results, with_params(split={"folds": 3})).text
-    card = build_card(results, "resnet", None, PARAMS)
+    card = build_card(results, "resnet", None, COLON, PARAMS)
     interval = f"{scores['accuracy_low']:.3f} to {scores['accuracy_high']:.3f}"
     assert f"| accuracy | 0.958 | {interval} |" in card and f"0.958 {interval}" in page.text
     assert "only 3 of the 5 folds were held out" in card
@@ -175,7 +175,7 @@ def test_groups_of_unequal_size_are_counted_for_what_they_are_worth(results):
     assert "The crops form 58 groups, which differ in size: they carry as much information as 6.1 groups" in page.text
     assert "48 crops in 58 groups (6.1 effective)" in page.text
     assert "58 groups, which differ in size and carry as much information as 6.1" in build_card(
-        changed, "cnn", None, PARAMS
+        changed, "cnn", None, COLON, PARAMS
     )
 
 
@@ -186,7 +186,7 @@ def test_where_an_interval_is_withheld_the_reason_stands_there(results):
     page = show(changed)
     assert "ResNet18 classifies 95.8 % of 48 held-out crops correctly." in page.text and reason in page.text
     assert page.text.count("no interval ") == 2 * 7 and not page.all("svg")  # the Brier score stands in two tables
-    card = build_card(changed, "cnn", None, PARAMS)
+    card = build_card(changed, "cnn", None, COLON, PARAMS)
     assert "| accuracy | 0.938 | – |" in card and reason in card and "jackknife" not in card
 
 
@@ -197,7 +197,7 @@ def test_a_calibration_error_stands_beside_that_of_a_perfectly_calibrated_networ
     assert f"{expected}{scores['ece_if_calibrated']:.3f} on average" in page.text
     assert "no sign of miscalibration" in page.text and "more than chance explains" not in page.text
     assert "more than chance explains" in show(change_metrics(results, {"ece": 0.5})).text
-    assert f"is {scores['ece']:.3f}; a perfectly calibrated network" in build_card(results, "cnn", None, PARAMS)
+    assert f"is {scores['ece']:.3f}; a perfectly calibrated network" in build_card(results, "cnn", None, COLON, PARAMS)
 
 
 def test_a_coverage_that_so_few_groups_cannot_promise_is_not_promised(results):
@@ -214,8 +214,8 @@ def test_every_verdict_is_on_the_page_and_on_the_cards_of_its_two_networks(resul
     changed = results | {"evaluate/comparison.json": other}
     assert "The balanced accuracy of ResNet18 minus that of CNN is +2.1 percentage points" in show(results).text
     assert verdict in show(results).text and "Toy is better." in show(changed).text
-    assert "Toy is better." in build_card(changed, "cnn", None, PARAMS)
-    assert "Toy is better." not in build_card(changed, "resnet", None, PARAMS)
+    assert "Toy is better." in build_card(changed, "cnn", None, COLON, PARAMS)
+    assert "Toy is better." not in build_card(changed, "resnet", None, COLON, PARAMS)
 
 
 def test_groups_are_listed_with_the_accuracy_of_every_network(results):
@@ -236,7 +236,7 @@ def test_random_starting_weights_are_loud(results):
         page = show(changed)
         assert "ResNet18 started from random weights" in page.text and reason in page.text
         assert {"class": "note loud"} in page.all("p")
-        assert "**Training started from random weights**" in build_card(changed, "resnet", None, PARAMS)
+        assert "**Training started from random weights**" in build_card(changed, "resnet", None, COLON, PARAMS)
 
 
 def test_a_leaking_split_is_loud(results):
@@ -246,7 +246,7 @@ def test_a_leaking_split_is_loud(results):
     assert {"class": "note loud"} in page.all("p")
     assert "share no pixels with the crops that their network was trained on" not in page.text
     assert "share no pixels with the crops that their network was trained on" in show(results).text
-    assert "**it leaks" in build_card(leaking, "cnn", None, PARAMS)
+    assert "**it leaks" in build_card(leaking, "cnn", None, COLON, PARAMS)
 
 
 def test_the_page_says_what_a_random_split_would_leak(results):
@@ -257,7 +257,7 @@ def test_the_sample_is_named_however_its_folder_is_spelled(results):
     for raw in ("data/sample", "./data/sample/", str(Path("data/sample").resolve())):
         params = with_params(data={"raw": raw})
         assert "built-in sample : synthetic tissue" in show(results, params).text
-        assert "built-in sample: synthetic" in build_card(results, "cnn", None, params)
+        assert "built-in sample: synthetic" in build_card(results, "cnn", None, COLON, params)
     assert "built-in sample :" not in show(results, with_params(data={"raw": "data/other"})).text
 
 
@@ -268,7 +268,7 @@ def test_misclassified_crops_come_with_every_prediction_the_most_confident_first
     assert errors[0].predicted["cnn"][0] == errors[0].predicted["resnet"][0] == 1
     assert errors[3].predicted["cnn"][0] == 3 and errors[3].predicted["resnet"][0] == 0
     assert count_errors(errors) == [((0, 1), 2), ((2, 3), 1), ((3, 0), 1)]
-    assert confusion(tables["cnn"]).tolist() == [[10, 2, 0, 0], [0, 12, 0, 0], [0, 0, 11, 1], [0, 0, 0, 12]]
+    assert confusion(tables["cnn"], 4).tolist() == [[10, 2, 0, 0], [0, 12, 0, 0], [0, 0, 11, 1], [0, 0, 0, 12]]
     page = show(results)
     assert "All 4 held-out crops that at least one network misclassified, the most confident errors" in page.text
     assert "2 normal epithelial classified as cancer epithelial by CNN" in {
@@ -325,7 +325,7 @@ def test_robustness_says_which_changes_were_not_used_in_training(results):
     assert "Gaussian blur, standard deviation 2 pixels 0.800 0.750 0.800 0.750" in page.text
     assert "the stains of other groups were not used in training" in page.text
     assert "None of these changes was used" in show(results, with_params(train={"stain": 0.0})).text
-    card = build_card(results, "cnn", None, PARAMS)
+    card = build_card(results, "cnn", None, COLON, PARAMS)
     assert "the lowest accuracy is 0.700 (stained as another group" in card
 
 
@@ -383,12 +383,13 @@ sys.path.append("tests/support")
 from fake_results import PARAMS, draw_crops, write_results
 from nuclei.report.page import build_card, build_page
 from nuclei.report.results import read_results
+from nuclei.task import COLON
 folder = Path(sys.argv[1])
 write_results(folder)
 results = read_results(folder)
 assert all(content is not None for content in results.values())
-(folder / "index.html").write_text(build_page(results, draw_crops(), PARAMS, "lr:"))
-(folder / "card.md").write_text(build_card(results, "toy", None, PARAMS))
+(folder / "index.html").write_text(build_page(results, draw_crops(), COLON, PARAMS, "lr:"))
+(folder / "card.md").write_text(build_card(results, "toy", None, COLON, PARAMS))
 """
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=root, env=os.environ | {"PYTHONPATH": "."})
@@ -434,8 +435,8 @@ def test_a_card_says_what_the_file_says_of_itself(results, tmp_path):
     save_model(path, Model("cnn", network, architecture, averaged, Calibration(1.75, (0.5, 0.35, 0.25), (0.8,) * 3)))
     checkpoint = describe_checkpoint(path)
     assert checkpoint["parameters"] == sum(value.numel() for value in network.parameters())
-    card = build_card(results, "cnn", checkpoint, PARAMS)
-    shape = "CNN (channels: 1; filters: 8, 8, 16, 16; widths: 4, 4; dropout: 0.2; classes: 4)"
+    card = build_card(results, "cnn", checkpoint, COLON, PARAMS)
+    shape = "CNN (channels: 1; filters: 8, 8, 16, 16; widths: 4, 4; dropout: 0.2; classes: 4; side: 100)"
     assert f"{shape}, {checkpoint['parameters']:,} parameters" in card
     assert "T is 1.500 for logits averaged" in card and "1.750 for those of the crop as it is" in card
     assert "| 95 % | 0.200 | 90.9 % | 0.250 | 80.0 % |" in card and "grey" in card

@@ -12,6 +12,8 @@ from PIL import Image
 import stages.overlap
 import stages.split
 from nuclei.errors import InputError
+from nuclei.files import write_json
+from nuclei.task import COLON
 from tools.clone import ROOT, change_params
 
 N_TILES, A_TILE = 12, 10
@@ -35,6 +37,7 @@ def project(tmp_path, monkeypatch):
     table = pd.DataFrame({"Filename": names, "Label": np.arange(len(crops))[order] % 4})
     table["Tile"] = order // A_TILE
     table[["Filename", "Label"]].to_csv(folder / "train.csv", index=False)
+    write_json(folder / "task.json", COLON._asdict())
     pd.DataFrame({"Filename": ["x.png", "y.png", "z.png"]}).to_csv(folder / "test.csv", index=False)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -101,7 +101,7 @@ def fake_faithfulness() -> pd.DataFrame:
 
 def _write_model(folder: Path, model: str, names: list[str]) -> pd.DataFrame:
     crops = pd.DataFrame({"Filename": names, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS})
-    evaluation = evaluate(crops, fake_logits(model), PARAMS.evaluate)
+    evaluation = evaluate(crops, fake_logits(model), CLASSES, PARAMS.evaluate)
     write_json(folder / f"evaluate/metrics_{model}.json", evaluation.scores)
     for name, table in evaluation.tables().items():
         write_csv(folder / f"evaluate/{name}_{model}.csv", table)

@@ -29,7 +29,7 @@ class Toy:
     classes: int = len(CLASSES)
 
     @classmethod
-    def from_params(cls, params, tuned):
+    def from_params(cls, params, task, tuned):
         return cls(params.data.channels, tuned["toy_filters"])
 
     @staticmethod
@@ -70,6 +70,7 @@ from nuclei.cluster import ray_cluster
 from nuclei.crops import open_folds
 from nuclei.files import write_csv, write_json
 from nuclei.params import load_params
+from nuclei.task import COLON
 from nuclei.training.tuning import SearchData, draw_trials, inner_split, search, winner
 
 data = coloured(48, wrong=0)
@@ -79,6 +80,7 @@ np.save("data/crops/train.npy", data.crops)
 table = {"Filename": NAMES, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS, "Held_out": 1}
 write_csv(Path("data/split.csv"), pd.DataFrame(table))
 write_csv(Path("data/crops/train.csv"), pd.DataFrame(table)[["Filename", "Label"]])
+write_json(Path("data/crops/task.json"), COLON._asdict())
 write_results(Path("reports"))
 
 params, crops = load_params(Path("params.yaml")), open_folds(Path("data/crops"), Path("data/split.csv"))

@@ -18,6 +18,7 @@ from nuclei.models.checkpoint import load_models
 from nuclei.models.predict import predict_logits
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
+from nuclei.task import COLON
 from nuclei.training.state import read_state
 from nuclei.training.train import ALL_CROPS, _train_one, network_config, save_trained, train_folds
 
@@ -32,22 +33,22 @@ PARAMS = PARAMS.model_copy(
         "train_cnn": PARAMS.train_cnn.model_copy(update={"epochs": 3, "seed": 3, "ema": 0.5}),
     }
 )
-NETWORK = network_config("cnn", PARAMS, TUNED, {})
+NETWORK = network_config("cnn", PARAMS, COLON, TUNED, {})
 CROPS = folded(48, folds=4, held_out=[0, 2])  # the other two folds are only trained on
 KEYS = [0, 2, ALL_CROPS]
 
 
 def test_what_was_tuned_counts_unless_the_parameters_override_it():
-    network = network_config("cnn", PARAMS, TUNED, {})
+    network = network_config("cnn", PARAMS, COLON, TUNED, {})
     assert (network.config.lr, network.config.batch_size, network.epochs) == (0.01, 8, 3)
     assert (network.config.seed, network.config.ema, network.config.train) == (3, 0.5, PARAMS.train)
-    over = network_config("cnn", PARAMS.model_copy(update={"lr": 0.1, "batch_size": 16, "epochs": 2}), TUNED, {})
+    over = network_config("cnn", PARAMS.model_copy(update={"lr": 0.1, "batch_size": 16, "epochs": 2}), COLON, TUNED, {})
     assert (over.config.lr, over.config.batch_size, over.epochs, over.config.seed) == (0.1, 16, 2, 3)
 
 
 def test_each_network_has_its_own_shape_and_start():
     pretrained = {"conv1.weight": torch.zeros(1)}
-    cnn, resnet = (network_config(name, PARAMS, TUNED, pretrained) for name in ("cnn", "resnet"))
+    cnn, resnet = (network_config(name, PARAMS, COLON, TUNED, pretrained) for name in ("cnn", "resnet"))
     assert cnn.architecture == SmallCNN(3, (4, 4, 8, 8), (8, 12), PARAMS.cnn.dropout)
     assert resnet.architecture == Backbone(3, "resnet18", "pretrained")
     assert (cnn.pretrained, resnet.pretrained) == ({}, pretrained)
@@ -170,7 +171,7 @@ def test_the_models_come_back_from_their_folder(trained, files, tmp_path):
 
 
 def test_a_resnet_starts_from_its_pretrained_weights(one_thread):
-    resnet = network_config("resnet", PARAMS, TUNED, {"conv1.weight": torch.zeros(64, 3, 7, 7)})
+    resnet = network_config("resnet", PARAMS, COLON, TUNED, {"conv1.weight": torch.zeros(64, 3, 7, 7)})
     with pytest.raises(InputError, match=r"bn1\.weight is missing"):
         next(_train_one(resnet, CROPS, 0, b"", COMPUTE))
 

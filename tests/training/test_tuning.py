@@ -10,7 +10,7 @@ from nuclei.crops import FoldedCrops, LabelledCrops
 from nuclei.models.networks import architecture_class, build
 from nuclei.params import Params, Range, load_params
 from nuclei.progress import Progress
-from nuclei.task import NETWORKS
+from nuclei.task import COLON, NETWORKS
 from nuclei.training.loop import TrainConfig, fit
 from nuclei.training.tuning import (
     SCORES,
@@ -140,7 +140,7 @@ def test_trials_train_as_they_were_drawn(name, tables):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_trial_scores_what_the_same_training_scores_without_ray(name, tables, data, one_thread):
     best = tables[name].iloc[0]
-    architecture = architecture_class(name).from_params(PARAMS, best)
+    architecture = architecture_class(name).from_params(PARAMS, COLON, best)
     network = build(architecture, PARAMS.tune.seed)
     if name == "resnet":
         architecture.load_pretrained(network, data.pretrained)
