@@ -22,14 +22,14 @@ def main() -> None:
     models = {name: load_fold_models(Path(f"data/models/{name}")) for name in NETWORKS}
     compute = Compute(params.device, params.threads)
 
-    classes = read_task(Path("data/crops")).classes
+    task = read_task(Path("data/crops"))
     result = select_and_explain(
-        crops, table, predictions, models, classes, params.explain, params.train.precision, compute
+        crops, table, predictions, models, task, params.explain, params.train.precision, compute
     )
     print(result.overview())
     result.save(Path("data/explain"))
     with atomic_directory(Path("reports/explain"), replace=True) as folder:
-        for name, figure in draw_galleries(result, classes, params.titles, params.explain.gallery_crops):
+        for name, figure in draw_galleries(result, task.classes, params.titles, params.explain.gallery_crops):
             save_figure(figure, folder / f"{name}.png", colours=256)  # heat maps are large
         write_csv(folder / "faithfulness.csv", result.means)
         write_csv(folder / "curves.csv", result.curves)

@@ -1,6 +1,6 @@
 """What networks look at in held-out crops, each judged by the network that did not see it, and what that is worth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from nuclei.explanation.segmentation import centre_nucleus
 from nuclei.files import atomic_directory, write_csv
 from nuclei.models.checkpoint import Model
 from nuclei.params import Explain
+from nuclei.task import Task
 
 COLOURS = 64  # mean colours of crops that the networks trained on, for GradientSHAP
 
@@ -75,7 +76,7 @@ def select_and_explain(
     table: pd.DataFrame,
     predictions: Mapping[str, pd.DataFrame],
     models: Mapping[str, Mapping[int, Model]],
-    classes: Sequence[str],
+    task: Task,
     settings: Explain,
     precision: str,
     compute: Compute,
@@ -88,7 +89,7 @@ def select_and_explain(
         predictions: By model, one row per held-out crop, in the order of `table`, with Probability_0..K-1; they only
             choose the errors.
         models: By name, the network of each fold that was held out from it.
-        classes: Names of the K classes.
+        task: The K classes, and the resolution of the crops.
         settings: The section `explain` of params.yaml.
         precision: Of what needs no gradient, see `autocast`.
         compute: What each process computes with.
@@ -117,9 +118,9 @@ def select_and_explain(
         )
         for name, networks in models.items()
     }
-    nuclei = np.stack([centre_nucleus(crop) for crop in chosen])
-    scores, curves = score_models(attributions, nuclei, settings.patch)
-    means = summarise(scores, attributions, chosen_table["Group"].to_numpy(), classes)
+    nuclei = np.stack([centre_nucleus(crop, task.mpp) for crop in chosen])
+    scores, curves = score_models(attributions, nuclei, settings.patch, task.mpp)
+    means = summarise(scores, attributions, chosen_table["Group"].to_numpy(), task.classes)
     return Explanation(chosen_table, examples, chosen, nuclei, attributions, scores, curves, means)
 
 

@@ -85,7 +85,7 @@ def explain_models(
         maps=_in_order([(chosen, fold.maps) for chosen, fold in explained]),
         shifted=_in_order([(chosen[chosen < sanity], fold.shifted) for chosen, fold in explained]),
         randomized=randomized,
-        curves=pd.concat(curves, ignore_index=True),
+        curves=pd.concat([table for table in curves if len(table)] or curves, ignore_index=True),  # see `scored`
         pixels_per_cell=explained[0][1].pixels_per_cell,
     )
 

@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 from nuclei.explanation.deletion_insertion import NULLS
 from nuclei.explanation.map_scores import rank_correlation, share_inside, shift
 from nuclei.explanation.segmentation import centre_disc
+from nuclei.task import MPP
 
 GAINS = ("Deletion_gain", "Insertion_gain")
 
@@ -43,7 +44,7 @@ class Attributions:
 
 
 def score_models(
-    attributions: Mapping[str, Attributions], nuclei: np.ndarray, patch: int
+    attributions: Mapping[str, Attributions], nuclei: np.ndarray, patch: int, mpp: float = MPP
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score the maps of all models.
 
@@ -51,6 +52,7 @@ def score_models(
         attributions: By model, of the same N crops, the first S of them scored.
         nuclei: bool (N, H, W), the nucleus in the middle of each crop.
         patch: As in `deletion_insertion`.
+        mpp: Microns per pixel of the crops.
 
     Returns:
         scores: One row per Model, Network (0: trained; 1 to R: random weights), Baseline, Method and Crop:
@@ -70,7 +72,7 @@ def score_models(
     for name, model in attributions.items():
         areas = _gains(_areas(model.curves))
         others = [attributions[other] for other in attributions if other != name]
-        properties = _properties(model, others, nuclei, patch)
+        properties = _properties(model, others, nuclei, patch, mpp)
         scores.append(areas.merge(properties, how="left", on=["Network", "Method", "Crop"]).assign(Model=name))
         trained = model.curves[model.curves["Network"] == 0]
         mean = trained.groupby(["Curve", "Baseline", "Method", "Share"], sort=False)["Probability"].mean().reset_index()
@@ -103,10 +105,12 @@ def _gains(areas: pd.DataFrame) -> pd.DataFrame:
     return areas
 
 
-def _properties(model: Attributions, others: Sequence[Attributions], nuclei: np.ndarray, patch: int) -> pd.DataFrame:
+def _properties(
+    model: Attributions, others: Sequence[Attributions], nuclei: np.ndarray, patch: int, mpp: float
+) -> pd.DataFrame:
     """Return what is known of each map of the scored crops apart from its curves, by Network, Method and Crop."""
     scored = model.curves["Crop"].max() + 1
-    discs = np.broadcast_to(centre_disc(nuclei.shape[1:]), nuclei.shape)
+    discs = np.broadcast_to(centre_disc(nuclei.shape[1:], mpp), nuclei.shape)
     nulls = {name: np.ones(nuclei.shape) for name in NULLS}  # their share of the map is their share of the area
     tables = []
     for method, maps in (nulls | dict(model.maps)).items():
@@ -154,7 +158,8 @@ def _convergence_delta(model: Attributions) -> np.ndarray:
         for values in (model.probabilities, *model.baselines.values())
     )
     change = whole - np.mean(empty, axis=0)
-    return np.abs(model.maps["integrated_gradients"].sum(axis=(1, 2)) - change) / np.abs(change).mean()
+    missed = np.abs(model.maps["integrated_gradients"].sum(axis=(1, 2)) - change)
+    return missed / (np.abs(change).mean() or np.nan)
 
 
 def summarise(
@@ -275,7 +280,6 @@ def metrics(means: pd.DataFrame, model: str) -> dict[str, dict[str, float]]:
         for baseline, row in shares.iterrows()
     }
     ranks = trained.pivot(index="Method", columns="Baseline", values="Rank")
-    scores["rank_correlation_of_methods"] = (
-        {"between_baselines": float(ranks.corr().iloc[0, -1])} if len(ranks) > 1 else {}
-    )
+    correlation = float(ranks.corr().iloc[0, -1])  # unknown of a single method, or of ties alone
+    scores["rank_correlation_of_methods"] = {} if np.isnan(correlation) else {"between_baselines": correlation}
     return scores

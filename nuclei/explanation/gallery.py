@@ -1,5 +1,6 @@
 """Galleries of heat maps: a few crops of each class, and the worst errors."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -45,7 +46,7 @@ def draw_galleries(
                 f"{classes[row.argmax()]} {row.max():.0%}" for row in explained.probabilities[chosen]
             ]
         figure = plot_attributions(explanation.crops[chosen], explanation.nuclei[chosen], titles, maps, captions)
-        yield f"{number}_{name.replace(' ', '_')}", figure
+        yield f"{number:0{len(str(len(classes)))}}_{re.sub('[^A-Za-z0-9]+', '_', name)}", figure
 
 
 def plot_attributions(

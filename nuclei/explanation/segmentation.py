@@ -7,23 +7,26 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label
 from skimage.morphology import disk, opening
 
-RADIUS = 12  # pixels: about a nucleus at 40x
-REACH = 20  # pixels from the centre: what lies farther out belongs to a neighbour that touches it
+from nuclei.task import MPP
+
+RADIUS = 3.0  # microns: about a nucleus
+REACH = 5.0  # microns from the centre: what lies farther out belongs to a neighbour that touches it
 
 
-def centre_disc(size: tuple[int, int]) -> np.ndarray:
-    """Return the disc of RADIUS pixels in the middle of a crop.
+def centre_disc(size: tuple[int, int], mpp: float = MPP) -> np.ndarray:
+    """Return the disc of RADIUS microns in the middle of a crop.
 
     Args:
         size: (H, W) of the crop, pixels.
+        mpp: Microns per pixel.
 
     Returns:
         bool (H, W).
     """
-    return _distance(size) < RADIUS
+    return _distance(size) < RADIUS / mpp
 
 
-def centre_nucleus(crop: np.ndarray) -> np.ndarray:
+def centre_nucleus(crop: np.ndarray, mpp: float = MPP) -> np.ndarray:
     """Return the mask of the nucleus in the middle of a crop.
 
     Haematoxylin (Ruifrok & Johnston 2001; grey crops: darkness) above Otsu's threshold, without thin bridges; of its
@@ -31,6 +34,7 @@ def centre_nucleus(crop: np.ndarray) -> np.ndarray:
 
     Args:
         crop: uint8 (H, W, C), C: 1 or 3.
+        mpp: Microns per pixel.
 
     Returns:
         bool (H, W).
@@ -40,9 +44,9 @@ def centre_nucleus(crop: np.ndarray) -> np.ndarray:
     regions = label(opening(binary_fill_holes(stain > threshold_otsu(stain)), disk(3)), connectivity=1)
     distance = _distance(crop.shape[:2])
     from_centre = np.where(regions > 0, distance, np.inf)
-    if from_centre.min() >= RADIUS:
-        return distance < RADIUS
-    return (regions == regions.flat[from_centre.argmin()]) & (distance < REACH)
+    if from_centre.min() >= RADIUS / mpp:
+        return distance < RADIUS / mpp
+    return (regions == regions.flat[from_centre.argmin()]) & (distance < REACH / mpp)
 
 
 def _distance(size: tuple[int, int]) -> np.ndarray:

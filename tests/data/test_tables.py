@@ -14,6 +14,7 @@ from raw_files import (
 )
 
 from nuclei.data.unpack import unpack
+from nuclei.task import CLASSES
 
 ALL_FOUR = "add some, all of 0, 1, 2, 3 are needed, or take it out of `classes` in params.yaml"
 ONE_OF = f"expected one of 0, 1, 2, 3, or their names: {', '.join(CLASSES)}"

@@ -14,6 +14,7 @@ from nuclei.models.checkpoint import Model
 from nuclei.models.networks import build
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import Explain
+from nuclei.task import Task
 
 CPU = torch.device("cpu")
 PLACE = Compute("cpu", torch.get_num_threads())
@@ -63,7 +64,7 @@ def explanation(data):
         name: pd.DataFrame(rng.dirichlet(np.ones(4), len(heldout)), columns=columns, index=heldout.index)
         for name in models
     }
-    return select_and_explain(crops, table, predictions, models, CLASSES, SETTINGS, "float32", PLACE)
+    return select_and_explain(crops, table, predictions, models, Task(tuple(CLASSES)), SETTINGS, "float32", PLACE)
 
 
 def test_only_held_out_crops_are_chosen_and_each_is_judged_by_its_folds_network(data, explanation):
@@ -153,4 +154,6 @@ def test_a_window_or_patch_larger_than_the_crops_is_named(data, change, named):
     if not change:
         settings["occlusion"] = [{"window": 150, "stride": 10}]
     with pytest.raises(InputError, match=f"{named} is larger than the crops, 100x100 pixels"):
-        select_and_explain(*data, {}, {"cnn": {0: model(0)}}, CLASSES, Explain(**settings), "float32", PLACE)
+        select_and_explain(
+            *data, {}, {"cnn": {0: model(0)}}, Task(tuple(CLASSES)), Explain(**settings), "float32", PLACE
+        )

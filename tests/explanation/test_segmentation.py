@@ -4,6 +4,7 @@ from skimage.color import hed2rgb
 from skimage.filters import gaussian
 
 from nuclei.explanation.segmentation import RADIUS, REACH, centre_disc, centre_nucleus
+from nuclei.task import MPP
 
 ROWS, COLUMNS = np.mgrid[:100, :100] - 49.5
 
@@ -46,7 +47,7 @@ def test_a_thin_bridge_does_not_reach_the_neighbour():
 
 def test_a_neighbour_that_touches_counts_only_as_far_as_a_nucleus_reaches():
     mask = centre_nucleus(stained(disc(0, 0, 11) | disc(0, 20, 14)))
-    assert not mask[np.hypot(ROWS, COLUMNS) >= REACH].any()
+    assert not mask[np.hypot(ROWS, COLUMNS) >= REACH / MPP].any()
     assert mask[disc(0, 0, 8)].all()
 
 
@@ -64,4 +65,4 @@ def test_an_empty_crop_has_the_disc(value, channels):
 def test_the_disc_lies_in_the_middle_of_any_crop():
     mask = centre_disc((60, 80))
     assert np.array_equal(mask, mask[::-1, ::-1])
-    assert mask.any(axis=1).sum() == mask.any(axis=0).sum() == 2 * RADIUS
+    assert mask.any(axis=1).sum() == mask.any(axis=0).sum() == 2 * RADIUS / MPP

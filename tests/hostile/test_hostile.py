@@ -26,10 +26,10 @@ from hostile.zips import ZIPS
 from raw_files import PIXELS, TEST, TRAIN, write_good
 from stage_runs import run_stage
 
-from nuclei.data.pretrained import read_weights
 from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
 from nuclei.models.checkpoint import load_model
+from nuclei.models.pretrained import read_weights
 from nuclei.params import load_params
 from tools.clone import ROOT, change_params
 
