@@ -274,9 +274,9 @@ def stream_tasks(
                 yield key, ray_get(next(generator))
             except StopIteration:
                 del running[generator]
-            except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError):
+            except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
                 if attempts[key] == ATTEMPTS:
-                    raise
+                    raise worker_error(str(error), "train.threads") from None
                 print(f"a worker was lost: {key} goes on elsewhere as soon as there is room", flush=True)
                 attempts[key] += 1
                 del running[generator]
@@ -295,6 +295,25 @@ def _run_generator(common: tuple[Any, ...], key: Any, *arguments: Any) -> Iterat
 def _run_block(function: Callable[..., Any], compute: Compute, *block: np.ndarray) -> Any:
     """Run on a worker."""
     return function(*block, device=setup_device(compute.device, compute.threads))
+
+
+def worker_error(reason: str, cores: str) -> InputError:
+    """Return the error of workers that are lost whenever they are started again.
+
+    Args:
+        reason: What Ray says, of any length.
+        cores: The parameter that says how many cores a worker has to itself.
+    """
+    if "low on memory" in reason or "OutOfMemory" in reason:
+        return InputError(
+            "the machine ran out of memory, and Ray ended worker after worker: let fewer run side by side "
+            f"(more {cores} for each), lower batch_size, end other programs, or take a machine with more memory"
+        )
+    first = " ".join(reason.split())[:200]
+    return InputError(
+        f"Ray's workers end, or cannot start, again and again ({first}): see that they may run Python here, have "
+        "memory and may write to RAY_TMPDIR (/tmp where that is not set); `nuclei doctor` looks for causes"
+    )
 
 
 def ray_get(references: Any) -> Any:

@@ -76,7 +76,8 @@ def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, thre
     Windows with a standard deviation below 4 grey levels in the middle channel are background and join nothing.
 
     Where identical crops are many, only the first 16 copies enter all their pairs; each further one has a single pair,
-    with the first. Likewise a pattern that many different crops hold (a logo) is only compared with 16 others.
+    with the first. So do crops that differ in a few pixels but lie in the very same place, and a pattern that many
+    different crops hold (a logo) is only compared with 16 others.
     Time and memory grow linearly with the crops and the pairs.
 
     Args:
@@ -202,6 +203,7 @@ def _candidates(windows: Windows, shape: tuple[int, int], window: int) -> Pairs:
 def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int, int]) -> Pairs:
     """Pair the crops (of those in the mask `take`) that lie over one another in their layout and are not yet paired."""
     rows = np.flatnonzero(take)
+    rows = rows[_rank_in_place(placed, rows) < MAX_MATCHES_PER_HASH]
     group, d4, y, x = placed.group[rows], placed.d4[rows], placed.y[rows], placed.x[rows]
     height, width = turned_shape(d4, shape)
     side = max(shape)  # of a bin: what lies over a crop is in its bin or beside it
@@ -231,6 +233,17 @@ def _laid_over(pairs: Pairs, placed: Layout, take: np.ndarray, shape: tuple[int,
         moved_y, moved_x = moved_to(back, y[j] - y[i], x[j] - x[i], (height[j], width[j]), (height[i], width[i]))
         laid_over = _merged(laid_over, _pairs(rows[i], rows[j], moved_y, moved_x, COMPOSE[back, d4[j]], shape))
     return laid_over
+
+
+def _rank_in_place(placed: Layout, rows: np.ndarray) -> np.ndarray:
+    """Count, for each of `rows`, those before it that lie in the very same place: int (N,)."""
+    places = np.stack([placed.group[rows], placed.d4[rows], placed.y[rows], placed.x[rows]])
+    order = np.lexsort(places)
+    starts = np.append(True, (np.diff(places[:, order]) != 0).any(axis=0))[: len(rows)]
+    position = np.arange(len(rows))
+    rank = np.empty(len(rows), np.int64)
+    rank[order] = position - np.maximum.accumulate(np.where(starts, position, 0))
+    return rank
 
 
 def _verified(crops: list[np.ndarray], pairs: Pairs, window: int, border: int) -> Pairs:

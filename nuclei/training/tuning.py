@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nuclei.cluster import ray_cluster, worker_slots
+from nuclei.cluster import ray_cluster, worker_error, worker_slots
 
 # Before Ray: it sets what Ray reads when it is imported.
 # isort: split
@@ -137,6 +138,7 @@ def _total_steps(steps: Mapping[str, list[int]], settings: Tune) -> int:
 def _run_trials(halving: "SuccessiveHalving", data: SearchData, resume_dir: Path) -> None:
     """Run the trials that `halving` asks for; Ray writes into `resume_dir`."""
     settings = data.params.tune
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what ends a trial is raised below, in a line
     resume_dir.mkdir(parents=True, exist_ok=True)
     trainable = tune.with_parameters(_run_trial, data=data)
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
@@ -150,8 +152,8 @@ def _run_trials(halving: "SuccessiveHalving", data: SearchData, resume_dir: Path
                 failure_config=tune.FailureConfig(max_failures=2),  # a lost worker is no reason to lose the search
             ),
         ).fit()
-    for error in results.errors:
-        raise error
+    for error in results.errors:  # the text of one that is not the trial's own, a worker that was lost
+        raise error if isinstance(error, Exception) else worker_error(str(error), "tune.cpus_per_trial")
 
 
 def _run_trial(config: dict[str, Any], data: SearchData) -> None:

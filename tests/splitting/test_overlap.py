@@ -223,3 +223,16 @@ def test_groups_are_numbered_in_the_order_of_their_first_crops():
     first, second = np.array([1, 2]), np.array([4, 5])
     pairs = Pairs(first, second, *np.zeros((4, 2), np.int64))
     assert groups(pairs, 7).tolist() == [0, 1, 2, 3, 1, 2, 4]
+
+
+def test_thousands_of_nearly_identical_crops_are_one_group_and_their_pairs_grow_linearly():
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    counts = []
+    for n in (300, 600):
+        crops = np.repeat(one[None], n, axis=0)
+        crops[np.arange(n), rng.integers(0, 8, n), rng.integers(0, 100, n)] ^= 255  # a pixel of each, near the border
+        pairs = overlapping_pairs(crops)
+        counts.append(len(pairs))
+        assert groups(pairs, n).max() == 0
+    assert counts[1] < 3 * counts[0]
