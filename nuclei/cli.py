@@ -1,16 +1,16 @@
-"""The command `nuclei`: predict, export, import, doctor."""
+"""The command `nuclei`: predict, export, import, example, doctor."""
 
 import argparse
 import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nuclei.errors import InputError, one_line, run
+from nuclei.errors import InputError, one_line, run, warn
 from nuclei.files import atomic_write, require_distinct, require_replaceable, require_writable_file
 from nuclei.inference.record import require_results_of, write_record
 from nuclei.machine import ignore_matplotlib_settings
@@ -99,7 +99,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     command.add_argument("out", type=Path, metavar="FILE", help="ONNX file to be written (.onnx)")
     command.set_defaults(action=export)
 
-    about = "turn a public set of nuclei into the files of the competition"
+    about = "turn your slides, or a public set of nuclei, into the files of the competition"
     command = commands.add_parser("import", help=about, description=import_set.__doc__)
     sets = command.add_subparsers(required=True, metavar="SET", dest="set")
     for name, title in SETS.items():
@@ -107,11 +107,26 @@ def parse(words: list[str]) -> argparse.Namespace:
         if name == "pannuke":
             about = "tissue, as PanNuke names it; default: %(default)s"
             command.add_argument("--tissue", default="Colon", metavar="NAME", help=about)
+        if name == "consep":
+            about = "the competition's four, HoVer-Net's four, or all seven; default: %(default)s"
+            sets_of_classes = ["competition", "hovernet", "all"]
+            command.add_argument("--classes", choices=sets_of_classes, default="competition", help=about)
+            about = "crops drawn at random, as the competition's, or the authors' tiles; default: %(default)s"
+            command.add_argument("--split", choices=["random", "official"], default="random", help=about)
         command.add_argument("archives", type=Path, nargs="+", metavar="ZIP", help="zip as its authors ship it")
         command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new output folder")
         about = "random seed of the train/test split; default: %(default)s"
         command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
         command.set_defaults(action=import_set)
+    _add_labelled(sets)
+    about = "draw tiles of synthetic tissue with labelled nuclei, to try `import points` and `predict` on"
+    command = commands.add_parser("example", help=about, description=example.__doc__)
+    command.add_argument("out", type=Path, metavar="FOLDER", help="new output folder")
+    about = "how many; default: %(default)s"
+    command.add_argument("--tiles", type=_between(1, 1000), default=8, metavar="N", help=about)
+    command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help="default: %(default)s")
+    command.set_defaults(action=example)
+
     about = "what this machine has, what it lacks, and how to mend it"
     command = commands.add_parser("doctor", help=about, description=doctor.__doc__)
     command.set_defaults(action=doctor)
@@ -122,6 +137,43 @@ def parse(words: list[str]) -> argparse.Namespace:
     if "inputs" in args:  # those behind an option are left over by argparse
         args.models, args.inputs = _split_files([args.model, *args.inputs, *map(Path, rest)])
     return args
+
+
+def _add_labelled(sets: Any) -> None:
+    """Add the importers of the user's slides and crops."""
+    about = "your slides or tiles, and the nuclei that were labelled on them"
+    command = sets.add_parser("points", help=about, description=f"{about}.")
+    command.add_argument("slides", type=Path, nargs="+", metavar="SLIDE", help="slide or tile")
+    about = "labelled nuclei: GeoJSON of QuPath, or CSV with x, y, label; of each slide, or one CSV with a column Image"
+    command.add_argument("--points", type=Path, nargs="+", required=True, metavar="FILE", help=about)
+    about = "pixels per side of a crop; default: %(default)s"
+    command.add_argument("--size", type=_between(16, 1024), default=100, metavar="N", help=about)
+    about = "microns per pixel of a crop; default: %(default)s"
+    command.add_argument("--mpp", type=_between(0.05, 4.0), default=0.25, metavar="N", help=about)
+    about = "microns per pixel of the slides; default: what each tells"
+    command.add_argument("--slide-mpp", type=_between(0.01, 10.0), metavar="N", help=about)
+    about = "column of the CSV that names the patient; default: each slide is a group"
+    command.add_argument("--group", metavar="COLUMN", help=about)
+    about = "crops that reach beyond the slide: mirror what is missing, or skip them; default: %(default)s"
+    command.add_argument("--border", choices=["mirror", "skip"], default="mirror", help=about)
+    about = "classes, separated by commas; default: all labels that occur"
+    command.add_argument(
+        "--classes", type=lambda text: tuple(map(str.strip, text.split(","))), metavar="A,B", help=about
+    )
+    _add_output(command)
+    about = "crops in a folder per class (and, in these, per patient)"
+    command = sets.add_parser("folders", help=about, description=f"{about}.")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the folders")
+    _add_output(command)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new output folder")
+    about = "share of the crops of each class that becomes test.zip, predicted and not scored; default: %(default)s"
+    command.add_argument("--test-share", type=_between(0.0, 0.9), default=0.2, metavar="N", help=about)
+    about = "random seed of that draw; default: %(default)s"
+    command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
+    command.set_defaults(action=import_labelled)
 
 
 def _split_files(files: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -184,6 +236,8 @@ def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
 
 
 def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, paths: list[Path]) -> None:
+    import pandas as pd
+
     from nuclei.inference.predict_files import predict_crops, predict_image
 
     *results, record = paths
@@ -197,7 +251,9 @@ def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, p
             mpp_source = "--mpp" if args.mpp else "assumed where a crop does not tell it"
         settings = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
         write_record(temporary, source, args.nuclei, args.models, settings)
-    print(one_line(f"{source}: {_count(labels, classifier.classes)}; written: {', '.join(map(str, paths))}"))
+    names = classifier.classes
+    counts = pd.Series(labels).value_counts().reindex(range(len(names)), fill_value=0).set_axis(names)
+    print(one_line(f"{source}: {_count(counts)}; written: {', '.join(map(str, paths))}"))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -240,18 +296,57 @@ def import_set(args: argparse.Namespace) -> None:
     from nuclei.data.public.pannuke import import_pannuke
 
     if args.set == "consep":
-        table = import_consep(args.archives, args.out, args.seed)
+        table = import_consep(args.archives, args.out, args.seed, args.classes, args.split == "official")
     elif args.set == "nucls":
         table = import_nucls(args.archives, args.out, args.seed)
     else:
         table = import_pannuke(args.archives, args.out, args.seed, args.tissue)
+    classes = table.drop_duplicates("label").sort_values("label").name
     for role, crops in table.groupby("role"):
-        print(one_line(f"{args.out}, {role}: {_count(crops.label, CLASSES)}"))
+        print(one_line(f"{args.out}, {role}: {_count(crops.name.value_counts().reindex(classes, fill_value=0))}"))
+    if tuple(classes) != CLASSES:
+        print(one_line(f"next: dvc exp run -S data.raw={args.out} -S classes=null"))
 
 
-def _count(labels: Any, classes: Sequence[str]) -> str:
-    """Say how many there are of each class; labels: an array or column of int."""
-    return ", ".join(f"{(labels == label).sum():,} {name}" for label, name in enumerate(classes))
+def import_labelled(args: argparse.Namespace) -> None:
+    """Turn labelled nuclei of your own into the files of the competition, with groups.csv, and say how to go on."""
+    require_replaceable(args.out)
+    _require_writable(args.out.parent)
+
+    from nuclei.data.folders import import_folders
+    from nuclei.data.points import Settings, import_points
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
+    if args.set == "folders":
+        table, classes = import_folders(args.folder, args.out, args.test_share, args.seed)
+        mpp = None
+    else:
+        cuts = args.size, args.mpp, args.slide_mpp, args.group, args.border
+        settings = Settings(*cuts, args.test_share, args.seed, args.classes)
+        table, classes, notes = import_points(args.slides, args.points, args.out, settings)
+        mpp = args.mpp
+        for note in notes:
+            warn(note)
+    for role, crops in table.groupby("role"):
+        print(one_line(f"{args.out}, {role}: {_count(crops.label.value_counts().reindex(classes, fill_value=0))}"))
+    resolution = f" -S data.mpp={mpp:g}" if mpp else ""
+    print(one_line(f"next: dvc exp run -S data.raw={args.out} -S classes=null{resolution}"))
+
+
+def example(args: argparse.Namespace) -> None:
+    """Draw tiles of synthetic tissue, each with its labelled nuclei as QuPath's GeoJSON, and one table of all."""
+    require_replaceable(args.out)
+    _require_writable(args.out.parent)
+
+    from nuclei.data.synthetic.example import write_example
+
+    table = write_example(args.out, args.tiles, args.seed)
+    print(one_line(f"{args.out}: {args.tiles:,} tiles with {len(table):,} labelled nuclei"))
+
+
+def _count(counts: Any) -> str:
+    """Say how many there are of each class; counts: a Series by name."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def _require_writable(folder: Path) -> None:

@@ -20,6 +20,19 @@ def numbers(n_train: int, n_test: int) -> tuple[range, range]:
     return range(1, n_train + 1), range(first, first + n_test)
 
 
+def assign_roles(table: pd.DataFrame, test_share: float, seed: int) -> pd.DataFrame:
+    """Draw the test crops, a share of each label and at least one; number all, in no order of what they are.
+
+    table: a row a crop with label; the result has the same rows in another order, with role (train, test) and number
+    """
+    table = table.iloc[np.random.default_rng(seed).permutation(len(table))].reset_index(drop=True)
+    labels = table.groupby("label").label
+    test = labels.cumcount() < (test_share * labels.transform("size")).round().clip(lower=1)
+    parts = [table[~test].assign(role="train"), table[test].assign(role="test")]
+    named = numbers(*map(len, parts))
+    return pd.concat(part.assign(number=number) for part, number in zip(parts, named, strict=True))
+
+
 @contextmanager
 def competition_writer(
     out: Path, table: pd.DataFrame, replace: bool = False

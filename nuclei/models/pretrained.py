@@ -117,7 +117,7 @@ def read_package(backbone: str) -> StartingWeights | None:
             raise InputError(f"{path}: not the file that {package.name} should hold: {again}")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): {again}") from None
-    values = load_plain(path).values()
+    values = (value.contiguous() for value in load_plain(path).values())
     weights = dict(zip(_expected(backbone), values, strict=True))
     check_trained(weights, path, backbone)
     return StartingWeights(weights, "imagenet", f"{package.name} {installed.version}")

@@ -4,7 +4,7 @@ import pytest
 from consep import draw_tiles, mat, write_consep
 
 from nuclei.data.public.common import write_crops
-from nuclei.data.public.consep import LABELS, import_consep
+from nuclei.data.public.consep import CLASS_SETS, import_consep
 from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
 from nuclei.task import CLASSES
@@ -21,7 +21,10 @@ def test_every_crop_lies_round_its_rounded_centroid_and_borders_are_left_out(til
     expected = []
     for name, (_, nuclei, _) in tiles.items():
         kept = nuclei[nuclei.kind.ne(5) & nuclei.y.between(50, 350) & nuclei.x.between(50, 350)]
-        expected += [(name, y, x, LABELS[kind]) for y, x, kind in zip(kept.y, kept.x, kept.kind, strict=True)]
+        expected += [
+            (name, y, x, CLASS_SETS["competition"][1][kind])
+            for y, x, kind in zip(kept.y, kept.x, kept.kind, strict=True)
+        ]
     assert sorted(table[["tile", "y", "x", "label"]].itertuples(index=False, name=None)) == sorted(expected)
     for role in ("train", "test"):
         rows = table[table.role == role].reset_index(drop=True)
@@ -110,3 +113,21 @@ def test_a_class_that_hardly_occurs_is_an_error(tiles, tmp_path):
     some = {"train_1": (pixels, nuclei, values | {"inst_type": kinds[:, None]})}
     with pytest.raises(InputError, match=r"0 nuclei of class \w+"):
         import_consep([write_consep(tmp_path / "consep_dataset.zip", some)], tmp_path / "raw", seed=0)
+
+
+@pytest.mark.parametrize("class_set", ["hovernet", "all"])
+def test_other_sets_of_classes_have_names(class_set, tiles, tmp_path):
+    path = write_consep(tmp_path / "consep_dataset.zip", tiles)
+    table = import_consep([path], tmp_path / "raw", seed=0, class_set=class_set)
+    classes, labels = CLASS_SETS[class_set]
+    kinds = pd.concat(nuclei.assign(tile=name) for name, (_, nuclei, _) in tiles.items())
+    merged = table.merge(kinds, on=["tile", "y", "x"])
+    assert len(merged) == len(table) and merged.name.tolist() == [classes[labels[kind]] for kind in merged.kind]
+    assert set(pd.read_csv(tmp_path / "raw/train.csv").Label) <= set(classes)
+
+
+def test_the_official_split_keeps_the_authors_tiles_apart(tiles, tmp_path):
+    path = write_consep(tmp_path / "consep_dataset.zip", tiles)
+    table = import_consep([path], tmp_path / "raw", seed=0, official_split=True)
+    for role in ("train", "test"):
+        assert set(table[table.role == role].tile) == {name for name in table.tile if name.startswith(role)}

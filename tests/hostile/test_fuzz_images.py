@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from test_fuzz import CHANGES, damage, fuzz, refusing
 from tissue import tissue
 
+from nuclei.data.geojson import point
 from nuclei.data.images import decode, open_image
-from nuclei.inference.geojson import point
-from nuclei.inference.positions import read_positions
+from nuclei.data.positions import read_positions
 
 PIXELS = tissue()[0][:150, :170]
 

@@ -11,9 +11,9 @@ import PIL.Image
 import pytest
 from tissue import tissue
 
+from nuclei.data.geojson import point, read_nuclei
+from nuclei.data.positions import read_positions
 from nuclei.errors import InputError
-from nuclei.inference.geojson import point, read_nuclei
-from nuclei.inference.positions import read_positions
 from nuclei.inference.predict_files import predict_image
 from nuclei.task import COLON
 

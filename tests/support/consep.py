@@ -11,10 +11,10 @@ import PIL.Image
 from scipy.io import savemat
 from tissue import tissue
 
-from nuclei.data.public.consep import LABELS
+from nuclei.data.public.consep import CLASS_SETS
 
 Tile = tuple[np.ndarray, pd.DataFrame, dict[str, np.ndarray]]  # pixels; nuclei with their kinds; what its .mat holds
-TYPE_OF_LABEL = {label: kind for kind, label in LABELS.items()}
+TYPE_OF_LABEL = {label: kind for kind, label in CLASS_SETS["competition"][1].items()}
 
 
 def encode(pixels: np.ndarray) -> bytes:

@@ -97,30 +97,54 @@ def within(y: np.ndarray, x: np.ndarray, height: int, width: int, mpp: float) ->
     return (y >= half) & (y <= height - half) & (x >= half) & (x <= width - half)
 
 
+def number_classes(nuclei: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Turn the column kind into label, the number of the class, and return the classes.
+
+    Those of `names` that have two nuclei or more are classes, in their order; all other nuclei are left out.
+    """
+    counts = nuclei.kind.value_counts()
+    classes = tuple(name for name in names if counts.get(name, 0) >= 2)
+    chosen = nuclei[nuclei.kind.isin(classes)].reset_index(drop=True)
+    return chosen.assign(label=chosen.kind.map(classes.index)).drop(columns="kind"), classes
+
+
 def write_crops(
-    out: Path, nuclei: pd.DataFrame, tiles: Iterable[tuple[str, np.ndarray]], mpp: float, seed: int
+    out: Path,
+    nuclei: pd.DataFrame,
+    tiles: Iterable[tuple[str, np.ndarray]],
+    mpp: float,
+    seed: int,
+    classes: Sequence[str] = CLASSES,
 ) -> pd.DataFrame:
     """Cut a crop around each nucleus, split them as the competition did and write its files and groups.csv.
 
-    nuclei: tile, y, x (pixels), label, group; tiles: each with its name, RGB, uint8 (H, W, 3), once; mpp: of the tiles
-    60 % for training and 40 % for test, drawn by class; names say nothing of class or tile. Returns the table of the
-    crops: the columns of `nuclei`, role and number. Raises InputError where a class has fewer than two nuclei.
+    nuclei: tile, y, x (pixels), label, group and, where the authors split the tiles, role; tiles: each with its name,
+    RGB, uint8 (H, W, 3), once; mpp: of the tiles; classes: names by label
+    Without a role: 60 % for training and 40 % for test, drawn by class. Names say nothing of class or tile; labels are
+    numbers where the classes are the competition's, else names. Returns the table of the crops: the columns of
+    `nuclei`, role, number and the name of its class. Raises InputError where a class has fewer than two nuclei.
     """
-    counts = np.bincount(nuclei.label, minlength=len(CLASSES))
-    for name, count in zip(CLASSES, counts, strict=True):
+    counts = np.bincount(nuclei.label, minlength=len(classes))
+    for name, count in zip(classes, counts, strict=True):
         if count < 2:
             raise InputError(
                 f"{count} nuclei of class {name} at least half a crop from a border, expected two or more: give all "
                 "archives of the set"
             )
-    parts = train_test_split(np.arange(len(nuclei)), test_size=TEST_SHARE, stratify=nuclei.label, random_state=seed)
+    if "role" in nuclei:
+        order = np.random.default_rng(seed).permutation(len(nuclei))
+        parts = [order[nuclei.role.to_numpy()[order] == role] for role in ("train", "test")]
+    else:
+        parts = train_test_split(np.arange(len(nuclei)), test_size=TEST_SHARE, stratify=nuclei.label, random_state=seed)
     table = pd.concat(
         nuclei.iloc[rows].assign(role=role, number=named)
         for rows, role, named in zip(parts, ("train", "test"), numbers(*map(len, parts)), strict=True)
     )
     by_tile = dict(iter(table.groupby("tile")))
     side = window(mpp)
-    with competition_writer(out, table) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
+    table["name"] = table.label.map(dict(enumerate(classes)))
+    written = table if tuple(classes) == CLASSES else table.assign(label=table.name)
+    with competition_writer(out, written) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
         for tile, pixels in tiles:
             for row in by_tile.get(tile, table[:0]).itertuples():
                 add(row.role, row.number, cut(pixels, row.y, row.x, side))

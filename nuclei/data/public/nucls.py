@@ -13,25 +13,37 @@ from pathlib import Path
 
 import pandas as pd
 
-from nuclei.data.public.common import LARGEST_TABLE, Member, content, decode_all, find, open_zips, within, write_crops
+from nuclei.data.public.common import (
+    LARGEST_TABLE,
+    Member,
+    content,
+    decode_all,
+    find,
+    number_classes,
+    open_zips,
+    within,
+    write_crops,
+)
 from nuclei.errors import InputError
 
 MPP = 0.2
 PATIENT = re.compile(r"TCGA-\w\w-\w{4}")
 COLUMNS = ("raw_classification", "xmin", "ymin", "xmax", "ymax")
-# Breast has no muscle among its classes: fibroblasts, spindles as well, take its place. Left out: endothelium and
-# myoepithelium, which are neither of the four, apoptotic bodies, and what the authors could not name.
-LABELS = {
-    "ductal_epithelium": 0,
-    "tumor": 1,
-    "mitotic_figure": 1,
-    "fibroblast": 2,
-    "lymphocyte": 3,
-    "plasma_cell": 3,
-    "macrophage": 3,
-    "neutrophil": 3,
-    "eosinophil": 3,
-}
+# Their raw classes; not: what the authors could not name.
+NAMES = (
+    "tumor",
+    "mitotic_figure",
+    "ductal_epithelium",
+    "myoepithelium",
+    "fibroblast",
+    "vascular_endothelium",
+    "lymphocyte",
+    "plasma_cell",
+    "macrophage",
+    "neutrophil",
+    "eosinophil",
+    "apoptotic_body",
+)
 
 
 def import_nucls(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame:
@@ -49,7 +61,8 @@ def import_nucls(archives: Sequence[Path], out: Path, seed: int) -> pd.DataFrame
             )
         sizes = ((name, pixels.shape[:2]) for name, pixels in decode_all(images))
         nuclei = pd.concat([_read_table(name, tables[name], *size) for name, size in sizes], ignore_index=True)
-        return write_crops(out, nuclei, decode_all(images), MPP, seed)
+        numbered, classes = number_classes(nuclei, NAMES)
+        return write_crops(out, numbered, decode_all(images), MPP, seed, classes)
 
 
 def _read_table(name: str, member: Member, height: int, width: int) -> pd.DataFrame:
@@ -67,7 +80,5 @@ def _read_table(name: str, member: Member, height: int, width: int) -> pd.DataFr
     kinds = boxes.raw_classification.str.removeprefix("correction_")  # a second look of the authors'
     y, x = (boxes.ymin + boxes.ymax) / 2, (boxes.xmin + boxes.xmax) / 2
     patient = PATIENT.search(name)
-    nuclei = pd.DataFrame(
-        {"tile": name, "y": y, "x": x, "label": kinds.map(LABELS), "group": patient[0] if patient else name}
-    )
-    return nuclei[nuclei.label.notna() & within(y, x, height, width, MPP)].astype({"label": int})
+    nuclei = pd.DataFrame({"tile": name, "y": y, "x": x, "kind": kinds, "group": patient[0] if patient else name})
+    return nuclei[within(y, x, height, width, MPP)]

@@ -17,14 +17,21 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from nuclei.data.public.common import LARGEST_TABLE, Member, content, find, open_zips, within, write_crops
+from nuclei.data.public.common import (
+    LARGEST_TABLE,
+    Member,
+    content,
+    find,
+    number_classes,
+    open_zips,
+    within,
+    write_crops,
+)
 from nuclei.data.zips import BROKEN
 from nuclei.errors import InputError
 from nuclei.task import MPP
 
-# By plane. Muscle is a part of the connective and soft tissue, and PanNuke does not tell it from the rest: what becomes
-# class 2 here are fibroblasts and endothelium as well. Dead cells are left out.
-LABELS = {0: 1, 1: 3, 2: 2, 4: 0}
+NAMES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")  # by plane
 PLANES = 6
 LARGEST_TILE = 2048  # pixels a side: PanNuke's have 256
 
@@ -53,7 +60,8 @@ def import_pannuke(archives: Sequence[Path], out: Path, seed: int, tissue: str) 
             for archive in zips
             for name, pixels in _tiles(archive, "images.npy", 3, tissues[archive.filename] == tissue)
         )
-        return write_crops(out, pd.concat(nuclei, ignore_index=True), tiles, MPP, seed)
+        numbered, classes = number_classes(pd.concat(nuclei, ignore_index=True), NAMES)
+        return write_crops(out, numbered, tiles, MPP, seed, classes)
 
 
 def _member(archive: ZipFile, name: str) -> Member:
@@ -112,10 +120,10 @@ def _tiles(archive: ZipFile, name: str, channels: int, wanted: np.ndarray) -> It
 
 def _find_nuclei(tile: str, mask: np.ndarray) -> pd.DataFrame:
     parts = []
-    for plane, label in LABELS.items():
+    for plane, name in enumerate(NAMES):
         nucleus = mask[..., plane].astype(np.int32)
         ids = np.unique(nucleus[nucleus > 0])
         y, x = np.rint(ndimage.center_of_mass(nucleus > 0, nucleus, ids)).astype(int).reshape(-1, 2).T
-        nuclei = pd.DataFrame({"tile": tile, "y": y, "x": x, "label": label, "group": tile})
+        nuclei = pd.DataFrame({"tile": tile, "y": y, "x": x, "kind": name, "group": tile})
         parts.append(nuclei[within(y, x, nucleus.shape[0], nucleus.shape[1], MPP)])
     return pd.concat(parts)

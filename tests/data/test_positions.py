@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from nuclei.data.geojson import point
+from nuclei.data.positions import read_positions
 from nuclei.errors import InputError
-from nuclei.inference.geojson import point
-from nuclei.inference.positions import read_positions
 
 QUPATH = "Image,Object ID,Class,Centroid X {unit},Centroid Y {unit}\nslide.svs,a,,10.5,20\nslide.svs,b,,30,40.25\n"
 

@@ -5,14 +5,16 @@ import math
 import unicodedata
 from array import array
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
 
+from nuclei.data.geojson import SIDE, read_nuclei, require_unpacked
 from nuclei.errors import InputError, one_line
 from nuclei.files import require_file
-from nuclei.inference.geojson import SIDE, read_nuclei, require_unpacked
 
 GEOJSON = (".geojson", ".json")
 SEPARATORS = ",;\t"
@@ -53,6 +55,7 @@ class Columns(NamedTuple):
         image: Number of the column that names the image; None: there is none.
         object_type: Number of the column with QuPath's Object type; None: there is none.
         width: Number of columns.
+        header: All names, in lower case.
     """
 
     names: tuple[str, str]
@@ -61,6 +64,7 @@ class Columns(NamedTuple):
     image: int | None
     object_type: int | None
     width: int
+    header: tuple[str, ...]
 
 
 def read_positions(path: Path, image: str | None = None, side: float = SIDE) -> Positions:
@@ -92,8 +96,53 @@ def read_positions(path: Path, image: str | None = None, side: float = SIDE) -> 
     return Positions(np.array(x), np.array(y), microns, f"left out, as no nuclei: {counts}" if counts else "")
 
 
+class Row(NamedTuple):
+    """A nucleus of a table.
+
+    Attributes:
+        where: File and line, for messages.
+        image: Name of its image, "" where the table has no such column.
+        x: Pixels, or microns.
+        y: Likewise.
+        texts: Its values in the columns that were asked for.
+    """
+
+    where: str
+    image: str
+    x: float
+    y: float
+    texts: tuple[str, ...]
+
+
 def _read_table(path: Path, image: str | None, left_out: Counter[str]) -> tuple[array, array, bool]:
     by_image: dict[str, tuple[array, array]] = {}
+    with open_table(path) as (columns, rows):
+        for row in rows(left_out, ()):
+            if row.image not in by_image and len(by_image) == MOST_IMAGES:
+                raise InputError(f"{path}: rows of more than {MOST_IMAGES:,} images: export those of this one")
+            x, y = by_image.setdefault(row.image, (array("d"), array("d")))
+            x.append(row.x)
+            y.append(row.y)
+    if not by_image:
+        return array("d"), array("d"), columns.microns
+    name = "" if columns.image is None else choose_image(path, list(by_image), image)
+    return *by_image[name], columns.microns
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[tuple[Columns, Callable[[Counter[str], Sequence[int]], Iterator[Row]]]]:
+    """Open a table of nuclei, separated by commas, semicolons or tabs.
+
+    Args:
+        path: Of the table.
+
+    Yields:
+        Its header, and what reads its rows: given what counts those that are left out, since their Object type is no
+        nucleus, and the numbers of the columns whose texts are wanted.
+
+    Raises:
+        InputError: Names the line.
+    """
     reader = None
     try:
         require_file(path)
@@ -103,32 +152,32 @@ def _read_table(path: Path, image: str | None, left_out: Counter[str]) -> tuple[
             separator = max(SEPARATORS, key=first.count)
             columns = _find_columns(path, next(csv.reader([first], delimiter=separator, strict=True), []))
             reader = csv.reader(file, delimiter=separator, strict=True)
-            end = 0
-            for values in reader:
-                lines, end = reader.line_num - end, reader.line_num
-                where = f"{path}, line {end - lines + 2}"  # the header is the first
-                if lines > 1:
-                    raise InputError(f"{where}: a quoted value goes on for {lines} lines: check the quotes")
-                if not values:
-                    continue
-                _require_width(values, columns.width, separator, where)
-                kind = _value(values, columns.object_type)
-                if kind and kind.lower() not in NUCLEI:
-                    left_out[one_line(kind[:40])] += 1
-                    continue
-                try:
-                    column, row = (_number(values[i]) for i in columns.xy)
-                except (IndexError, ValueError):
-                    raise InputError(
-                        f"{where}: {separator.join(values)[:60]!a}, expected finite numbers for {columns.names[0]} and "
-                        f"{columns.names[1]}: correct it"
-                    ) from None
-                name = _value(values, columns.image)
-                if name not in by_image and len(by_image) == MOST_IMAGES:
-                    raise InputError(f"{path}: rows of more than {MOST_IMAGES:,} images: export those of this one")
-                x, y = by_image.setdefault(name, (array("d"), array("d")))
-                x.append(column)
-                y.append(row)
+
+            def rows(left_out: Counter[str], texts: Sequence[int]) -> Iterator[Row]:
+                end = 0
+                for values in reader:
+                    lines, end = reader.line_num - end, reader.line_num
+                    where = f"{path}, line {end - lines + 2}"  # the header is the first
+                    if lines > 1:
+                        raise InputError(f"{where}: a quoted value goes on for {lines} lines: check the quotes")
+                    if not values:
+                        continue
+                    _require_width(values, columns.width, separator, where)
+                    kind = _value(values, columns.object_type)
+                    if kind and kind.lower() not in NUCLEI:
+                        left_out[one_line(kind[:40])] += 1
+                        continue
+                    try:
+                        x, y = (_number(values[i]) for i in columns.xy)
+                    except (IndexError, ValueError):
+                        raise InputError(
+                            f"{where}: {separator.join(values)[:60]!a}, expected finite numbers for {columns.names[0]} "
+                            f"and {columns.names[1]}: correct it"
+                        ) from None
+                    wanted = tuple(_value(values, i) for i in texts)
+                    yield Row(where, _value(values, columns.image), x, y, wanted)
+
+            yield columns, rows
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected a table with x and y") from None
     except UnicodeDecodeError as error:
@@ -136,10 +185,6 @@ def _read_table(path: Path, image: str | None, left_out: Counter[str]) -> tuple[
     except csv.Error as error:
         line = reader.line_num + 1 if reader else 1
         raise InputError(f"{path}, line {line}: not valid CSV ({error}): check the quotes") from None
-    if not by_image:
-        return array("d"), array("d"), columns.microns
-    name = "" if columns.image is None else _choose_image(path, list(by_image), image)
-    return *by_image[name], columns.microns
 
 
 def _value(values: list[str], i: int | None) -> str:
@@ -163,7 +208,7 @@ def _number(text: str) -> float:
     return value
 
 
-def _choose_image(path: Path, names: list[str], image: str | None) -> str:
+def choose_image(path: Path, names: list[str], image: str | None) -> str:
     """Return the image of a table that is the one at hand: by its name, or else by its name without the ending."""
     if names == [""] or (image is None and len(names) == 1):
         return names[0]
@@ -189,7 +234,8 @@ def _find_columns(path: Path, header: list[str]) -> Columns:
     image, object_type = (plain.index(name) if name in plain else None for name in ("image", "object type"))
     for names, microns in COLUMNS:
         if all(plain.count(name) == 1 for name in names):
-            return Columns(names, microns, [plain.index(name) for name in names], image, object_type, len(header))
+            xy = [plain.index(name) for name in names]
+            return Columns(names, microns, xy, image, object_type, len(header), tuple(plain))
     raise InputError(
         f"{path}: expected a column x and a column y, in pixels, or QuPath's Centroid X and Centroid Y, "
         f"found {','.join(header)[:100]!a}: name them so"

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from nuclei.data.geojson import classified, point, read_nuclei, write_features
 from nuclei.errors import InputError
-from nuclei.inference.geojson import classified, point, read_nuclei, write_features
 
 SQUARE = [[10, 20], [30, 20], [30, 40], [10, 40], [10, 20]]
 DETECTION = {  # as QuPath writes what StarDist found

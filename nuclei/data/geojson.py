@@ -35,11 +35,13 @@ class Nucleus(NamedTuple):
         x: Pixels, of its middle.
         y: Likewise.
         feature: What it becomes when it is written.
+        label: Name of its classification, "" where it has none.
     """
 
     x: float
     y: float
     feature: Feature
+    label: str = ""
 
 
 def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = None) -> Iterator[Nucleus]:
@@ -177,15 +179,16 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
     properties = feature.get("properties") or {}
     if not isinstance(properties, dict):
         raise ValueError
+    label = _classification(properties)
     geometry = feature.get("nucleusGeometry") or feature["geometry"]
     kind, coordinates = geometry["type"], geometry["coordinates"]
     if kind == "Point":
         x, y = _finite(coordinates)
-        yield Nucleus(x, y, feature)
+        yield Nucleus(x, y, feature, label)
     elif kind == "MultiPoint":
         for position in coordinates:
             x, y = _finite(position)
-            yield Nucleus(x, y, point(x, y))  # the original stands for all of them
+            yield Nucleus(x, y, point(x, y), label)  # the original stands for all of them
     elif kind in ("Polygon", "MultiPolygon"):
         polygons = [coordinates] if kind == "Polygon" else coordinates
         rings = [np.array(polygon[0], np.float64)[:, :2] for polygon in polygons]
@@ -193,14 +196,25 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
         if len(rings) > 1 and extent > side:
             for polygon, ring in zip(polygons, rings, strict=True):
                 x, y = _finite(_centroid([ring]))
-                yield Nucleus(x, y, {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}})
+                part = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}}
+                yield Nucleus(x, y, part, label)
         elif extent > side and str(properties.get("objectType", "")).lower() in AREAS:
             left_out[one_line(str(properties["objectType"])[:40])] += 1
         else:
             x, y = _finite(_centroid(rings))
-            yield Nucleus(x, y, feature)
+            yield Nucleus(x, y, feature, label)
     else:
         raise ValueError
+
+
+def _classification(properties: dict[str, Any]) -> str:
+    """Return the name of QuPath's classification; of a derived one all its names, as QuPath shows them."""
+    value = properties.get("classification") or ""
+    if isinstance(value, dict):
+        value = value.get("name") or ": ".join(value.get("names") or [])
+    if not isinstance(value, str):
+        raise ValueError
+    return value.strip()
 
 
 def _nucleus_of_cell(cell: dict[str, Any]) -> Iterator[Nucleus]:

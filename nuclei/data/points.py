@@ -1,0 +1,224 @@
+"""Your own slides or tiles, and the points or outlines that were labelled on them, turned into labelled crops."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from nuclei.data.competition import assign_roles, competition_writer
+from nuclei.data.cut import cut_all, window
+from nuclei.data.geojson import read_nuclei
+from nuclei.data.images import open_image
+from nuclei.data.positions import GEOJSON, choose_image, open_table
+from nuclei.data.tables import MOST_CROPS
+from nuclei.errors import InputError, show
+from nuclei.task import LONGEST_CLASS, MOST_CLASSES, Task
+
+LABELS = ("label", "class", "classification")  # names of the column of a table, in any case
+UNLABELLED = "without a label"
+
+
+class Settings(NamedTuple):
+    """How crops are cut, and what becomes of them.
+
+    Attributes:
+        side: Pixels per side of a crop.
+        mpp: Microns per pixel of a crop.
+        slide_mpp: Microns per pixel of all slides; None: what each tells.
+        group: Column of the table that names the patient, or what else belongs together; None: the slide.
+        border: What becomes of crops that reach beyond their slide: mirror what is missing, or skip them.
+        test_share: Share of the crops of each class that becomes test.zip, which is predicted and not scored.
+        seed: Of what is drawn for it.
+        classes: Names; another label is an error. None: all labels that occur.
+    """
+
+    side: int
+    mpp: float
+    slide_mpp: float | None = None
+    group: str | None = None
+    border: Literal["mirror", "skip"] = "mirror"
+    test_share: float = 0.2
+    seed: int = 0
+    classes: tuple[str, ...] | None = None
+
+
+class Imported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        table: One row per crop: slide, label (a name), group, role, number.
+        classes: The names, by the alphabet.
+        notes: What was left out or mirrored, a line each.
+    """
+
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+    notes: list[str]
+
+
+def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, settings: Settings) -> Imported:
+    """Cut a crop around every labelled nucleus and write the competition's four files, and groups.csv.
+
+    Args:
+        slides: Slides or tiles.
+        points: A file for each slide, of the same name but for the ending, or a table of all with a column Image; see
+            `nuclei.data.positions` for tables and `nuclei.data.geojson` for GeoJSON, whose classifications are labels.
+        out: New folder.
+        settings: How.
+
+    Raises:
+        InputError: Names the file and the row; nothing is written.
+    """
+    task, notes, tables = Task(side=settings.side, mpp=settings.mpp), [], []
+    files = _match(slides, points)
+    all_left_out, beyond = Counter[str](), 0
+    for number, (slide, file) in enumerate(files.items()):
+        with open_image(slide) as image:
+            mpp = settings.slide_mpp or image.mpp
+            if not mpp:
+                raise InputError(f"{slide}: does not tell its resolution: give --slide-mpp, microns per pixel")
+            table, left_out = _read(file, slide.name, settings, window(mpp, task))
+            if table.attrs["microns"]:
+                table[["x", "y"]] /= mpp
+            outside = (table.x < 0) | (table.y < 0) | (table.x > image.width) | (table.y > image.height)
+            if outside.any():
+                first = table[outside].iloc[0]
+                raise InputError(
+                    f"{file}: {first['where']} at x {first.x:.10g}, y {first.y:.10g} (and {outside.sum() - 1} more) "
+                    f"lies outside of {slide} ({image.width}x{image.height} pixels): are these its nuclei, in pixels "
+                    "of its full resolution?"
+                )
+            half = window(mpp, task) / 2
+            near = (np.minimum(table.x, image.width - table.x) < half) | (
+                np.minimum(table.y, image.height - table.y) < half
+            )
+        all_left_out += left_out
+        beyond += int(near.sum())
+        table = table[~near] if settings.border == "skip" else table
+        tables.append(table.assign(slide=number, mpp=mpp, group=table.group.where(table.group != "", slide.stem)))
+        if sum(map(len, tables)) > MOST_CROPS:
+            raise InputError(f"{file}: more than {MOST_CROPS:,} labelled nuclei in all: hand in fewer")
+    nuclei = pd.concat(tables, ignore_index=True)
+    nuclei["label"], classes = _classes(nuclei, settings.classes, points)
+    notes += [f"left out: {count:,} {kind}" for kind, count in all_left_out.items()]
+    if beyond:
+        done = "left out" if settings.border == "skip" else "mirrored at it"
+        notes.append(f"{beyond:,} crops reach beyond the border of their slide: {done}")
+    if len(slides) == len(points) == 1 and slides[0].stem.casefold() != points[0].stem.casefold():
+        notes.append(f"{points[0]} has another name than {slides[0]}: are these its nuclei?")
+    resolutions = sorted({float(f"{mpp:.3g}") for mpp in nuclei.mpp})
+    if len(resolutions) > 1:
+        listed = ", ".join(map(str, resolutions))
+        notes.append(f"slides of {listed} microns per pixel: all crops are brought to {settings.mpp:g}")
+    table = assign_roles(nuclei, settings.test_share, settings.seed)
+    with competition_writer(out, table) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
+        for number, slide in enumerate(files):
+            rows = table[table.slide == number]
+            if len(rows):
+                with open_image(slide) as image:
+                    y, x, mpp = rows.y.to_numpy(), rows.x.to_numpy(), float(rows.mpp.iloc[0])
+                    for row, crop in cut_all(image, y, x, mpp, task):
+                        add(rows.role.iloc[row], int(rows.number.iloc[row]), crop)
+                        bar.update()
+    return Imported(table.drop(columns=["where", "x", "y", "mpp"]), classes, notes)
+
+
+def _match(slides: Sequence[Path], points: Sequence[Path]) -> dict[Path, Path]:
+    """Return the file of points of each slide. Raises InputError where one has none, or a file no slide."""
+    stems = [slide.stem.casefold() for slide in slides]
+    for slide, stem in zip(slides, stems, strict=True):
+        if stems.count(stem) > 1:
+            raise InputError(f"{slide}: another slide has this name too: rename one, groups go by it")
+    if len(points) == 1 and (len(slides) == 1 or points[0].suffix.lower() not in GEOJSON):
+        return dict.fromkeys(slides, points[0])
+    by_stem = {file.stem.casefold(): file for file in points}
+    lonely = [slide for slide, stem in zip(slides, stems, strict=True) if stem not in by_stem]
+    if lonely:
+        raise InputError(f"{lonely[0]}: no file of points has its name: expected {lonely[0].stem}.geojson or .csv")
+    unused = [file for file in points if file.stem.casefold() not in stems]
+    if unused or len(by_stem) < len(points):
+        file = unused[0] if unused else points[0]
+        raise InputError(f"{file}: no slide has its name: give the slide too, or leave it out")
+    return {slide: by_stem[stem] for slide, stem in zip(slides, stems, strict=True)}
+
+
+def _read(file: Path, image: str, settings: Settings, span: float) -> tuple[pd.DataFrame, Counter[str]]:
+    """Read the labelled nuclei of a slide: where (for messages), x, y, label, group; attrs microns."""
+    left_out: Counter[str] = Counter()
+    rows: list[tuple[str, float, float, str, str]] = []
+    microns = False
+    if file.suffix.lower() in GEOJSON:
+        if settings.group:
+            raise InputError(f"{file}: --group names a column of a table: leave it out, and each slide is a group")
+        for number, nucleus in enumerate(read_nuclei(file, span, left_out), start=1):
+            rows.append((f"nucleus {number}", nucleus.x, nucleus.y, nucleus.label, ""))
+            _require_few(rows, file)
+    else:
+        with open_table(file) as (columns, read):
+            microns = columns.microns
+            names = [name for name in LABELS if name in columns.header]
+            if not names:
+                raise InputError(f"{file}: no column of labels: call it label, class or classification")
+            wanted = [columns.header.index(names[0])]
+            if settings.group:
+                if settings.group.strip().lower() not in columns.header:
+                    raise InputError(
+                        f"{file}: no column {show(settings.group)} (--group), found {show(','.join(columns.header))}"
+                    )
+                wanted.append(columns.header.index(settings.group.strip().lower()))
+            images: dict[str, list[tuple[str, float, float, str, str]]] = {}
+            for row in read(left_out, wanted):
+                label, group = row.texts[0], row.texts[-1] if settings.group else ""
+                if settings.group and not group:
+                    raise InputError(f"{row.where}: no {settings.group}: every nucleus needs one")
+                line = row.where.rpartition(", ")[2]
+                images.setdefault(row.image, []).append((line, row.x, row.y, label, group))
+                _require_few(images[row.image], file)
+        if images:
+            rows = images["" if columns.image is None else choose_image(file, list(images), image)]
+    labelled = [row for row in rows if row[3]]
+    if len(labelled) < len(rows):
+        left_out[UNLABELLED] += len(rows) - len(labelled)
+    if not labelled:
+        raise InputError(f"{file}: no labelled nucleus in it: expected a classification, or a column label, of some")
+    table = pd.DataFrame(labelled, columns=["where", "x", "y", "label", "group"])
+    table.attrs["microns"] = microns
+    return table, left_out
+
+
+def _require_few(rows: Sequence[object], file: Path) -> None:
+    if len(rows) > MOST_CROPS:
+        raise InputError(f"{file}: more than {MOST_CROPS:,} nuclei: hand in fewer")
+
+
+def _classes(
+    nuclei: pd.DataFrame, given: tuple[str, ...] | None, points: Sequence[Path]
+) -> tuple[pd.Series, tuple[str, ...]]:
+    """Return the labels in one spelling each, and all classes. Raises InputError where a label is no class."""
+    spellings = {name.casefold(): name for name in given or ()}
+    for name in nuclei.label:
+        if name.casefold() not in spellings:
+            if given:
+                raise InputError(
+                    f"{points[0]}: a label {show(name)}, expected one of {', '.join(given)}: see --classes"
+                )
+            if len(name) > LONGEST_CLASS or ";" in name or name.isdecimal() or not name.isprintable():
+                raise InputError(
+                    f"{points[0]}: a label {show(name)}, expected a name of {LONGEST_CLASS} letters at most, without a "
+                    "semicolon: rename it"
+                )
+            spellings[name.casefold()] = name
+    classes = tuple(given) if given else tuple(spellings[key] for key in sorted(spellings))
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        raise InputError(
+            f"{points[0]}: {len(classes)} classes, expected 2 to {MOST_CLASSES}: label more, or see --classes"
+        )
+    labels = nuclei.label.map(lambda name: spellings[name.casefold()])
+    for name, count in labels.value_counts().reindex(classes, fill_value=0).items():
+        if count < 2:
+            raise InputError(f"{points[0]}: {count} nuclei of class {name}, expected two or more: label more")
+    return labels, classes
