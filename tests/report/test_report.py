@@ -400,6 +400,13 @@ assert all(content is not None for content in results.values())
     assert "# Model card: Toy network" in (tmp_path / "card.md").read_text()
 
 
+def test_without_layer_cam_there_is_no_resolution_to_tell(results):
+    table = results["explain/faithfulness.csv"]
+    assert "Pixels_per_cell" in table
+    page = show(results | {"explain/faithfulness.csv": table.drop(columns="Pixels_per_cell")})
+    assert "Explanations" in page.text and "LayerCAM cannot resolve" not in page.text
+
+
 def test_headings_go_down_one_by_one_and_links_lead_somewhere(results):
     page = show(results)
     levels = [int(tag[1]) for tag, _ in page.elements if tag in ("h1", "h2", "h3", "h4")]

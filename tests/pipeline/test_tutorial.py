@@ -1,0 +1,40 @@
+"""docs/tutorial.md, run from its first command to its last by somebody who has nothing but the page."""
+
+import json
+
+import pandas as pd
+import pytest
+from test_docs import read_blocks
+
+from nuclei import load
+from tools.clone import ROOT, TINY, Clone, clone_project
+
+CLASSES = ("cancer epithelial", "immune leukocyte", "muscle", "normal epithelial")  # by the alphabet
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Clone:
+    clone = clone_project(tmp_path_factory.mktemp("project"))
+    clone.set({"resnet.size": 32, "explain": TINY["explain"] | {"methods": ["occlusion"]}})
+    clone.commit()
+    return clone
+
+
+def test_every_command_of_the_page_runs_in_its_order(project):
+    blocks = [block for block in read_blocks(ROOT / "docs/tutorial.md") if block.language == ""]
+    assert len(blocks) == 5
+    for block in blocks:
+        project.run("bash", "-ec", block.text)
+    task = json.loads((project.path / "data/crops/task.json").read_text())
+    assert tuple(task["classes"]) == CLASSES
+    scores = json.loads((project.path / "reports/evaluate/metrics_cnn.json").read_text())
+    assert scores["groups"] == 4  # patients
+    assert load(project.path / "data/models/cnn/final.safetensors").classes == CLASSES
+    nuclei = pd.read_csv(project.path / "slides/points.csv").query("Image == 'tile_1.png'")
+    predicted = pd.read_csv(project.path / "predictions/tile_1_predictions.csv")
+    assert len(predicted) == len(nuclei) and set(predicted["Class"]) <= set(CLASSES)
+    features = json.loads((project.path / "predictions/tile_1_predictions.geojson").read_text())["features"]
+    kept = features[0]["properties"]["classification"]["name"]
+    assert kept == predicted["Class"][0]
+    corrected = pd.concat(pd.read_csv(project.path / f"data/corrected/{name}.csv") for name in ("train", "example"))
+    assert len(corrected) == 1107
