@@ -31,6 +31,11 @@ if os.environ.get("RAY_ADDRESS"):
 else:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # as there, listen on loopback, on no other address
 
+try:
+    Path.home()
+except RuntimeError:  # a user without a name, and no HOME: Ray could not be imported
+    os.environ["HOME"] = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+
 CROPS_PER_TASK = 256  # that travel to a worker together: 8 MB; whole batches, so that they are computed as if alone
 TASKS_PER_WORKER = 2  # the next one arrives while one is computed
 ATTEMPTS = 3  # of a task whose worker is lost
@@ -84,6 +89,11 @@ def _join() -> str:
         context = _start(address)
     except Exception as error:  # Ray raises whatever it comes upon
         reason = " ".join(str(error).split())[:300]
+        if isinstance(error, PermissionError) and Path(error.filename or "").is_relative_to(Path.home()):
+            raise InputError(
+                f"Ray keeps its token in the home folder, {Path.home()}, which cannot be written to: set HOME to a folder "
+                "that can be"
+            ) from None
         if not address:
             raise InputError(
                 f"Ray does not start on this machine: {reason}. It writes to RAY_TMPDIR (/tmp where that is not set): "
