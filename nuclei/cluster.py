@@ -91,8 +91,8 @@ def _join() -> str:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, PermissionError) and Path(error.filename or "").is_relative_to(Path.home()):
             raise InputError(
-                f"Ray keeps its token in the home folder, {Path.home()}, which cannot be written to: set HOME to a folder "
-                "that can be"
+                f"Ray keeps its token in the home folder, {Path.home()}, which cannot be written to: set HOME to a "
+                "folder that can be"
             ) from None
         if not address:
             raise InputError(

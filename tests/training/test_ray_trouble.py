@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
-import tempfile
 from pathlib import Path
 
 from coloured import folded
