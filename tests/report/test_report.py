@@ -400,6 +400,14 @@ assert all(content is not None for content in results.values())
     assert "# Model card: Toy network" in (tmp_path / "card.md").read_text()
 
 
+def test_another_backbone_is_called_by_its_name(results):
+    params = with_params(resnet={"backbone": "tf_efficientnet_lite0"})
+    page = show(results, params)
+    assert "CNN and tf_efficientnet_lite0 classify the nucleus" in page.text
+    assert "Confusion matrix of tf_efficientnet_lite0" in {part.get("aria-label") for part in page.all("div")}
+    assert "# Model card: tf_efficientnet_lite0" in build_card(results, "resnet", None, COLON, params)
+
+
 def test_without_layer_cam_there_is_no_resolution_to_tell(results):
     table = results["explain/faithfulness.csv"]
     assert "Pixels_per_cell" in table
