@@ -184,7 +184,7 @@ def open_table(path: Path) -> Iterator[tuple[Columns, Callable[[Counter[str], Se
         raise InputError(f"{path}: not a table in UTF-8 ({error}): export it again") from None
     except csv.Error as error:
         line = reader.line_num + 1 if reader else 1
-        raise InputError(f"{path}, line {line}: not valid CSV ({error}): check the quotes") from None
+        raise InputError(f"{path}, line {line}: not valid CSV ({one_line(str(error))}): check the quotes") from None
 
 
 def _value(values: list[str], i: int | None) -> str:

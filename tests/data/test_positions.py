@@ -75,3 +75,11 @@ def test_what_is_no_table_ends_with_one_line(tmp_path):
     (tmp_path / "none.geojson").write_text("{}")
     with pytest.raises(InputError, match=r"none\.geojson: no nucleus in it"):
         read_positions(tmp_path / "none.geojson")
+
+
+def test_quotes_that_a_tab_follows_are_told_without_the_tab(tmp_path):
+    """Found by half an hour of fuzzing: the reason, in the parser's words, had the separator in it."""
+    (tmp_path / "nuclei.tsv").write_text('""x\ty\n1\t2\n')
+    with pytest.raises(InputError, match="not valid CSV") as caught:
+        read_positions(tmp_path / "nuclei.tsv")
+    assert str(caught.value).isprintable()
