@@ -15,7 +15,8 @@ CLASSES = ("cancer epithelial", "immune leukocyte", "muscle", "normal epithelial
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Clone:
     clone = clone_project(tmp_path_factory.mktemp("project"))
-    clone.set({"resnet.size": 32, "explain": TINY["explain"] | {"methods": ["occlusion"]}})
+    clone.set({"resnet.size": 32, "train_cnn.epochs": 1, "tune": {"trials": 1, "rungs": [0.05]}})
+    clone.set({"explain": TINY["explain"] | {"methods": ["occlusion"]}})
     clone.commit()
     return clone
 
