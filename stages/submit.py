@@ -11,18 +11,19 @@ from nuclei.files import read_csv, write_csv
 from nuclei.models.checkpoint import load_models
 from nuclei.models.predict import predict_mean
 from nuclei.params import load_params
-from nuclei.task import NETWORKS, read_task
+from nuclei.task import NETWORKS
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
     table, crops = read_csv(Path("data/crops/test.csv")), open_crops(Path("data/crops"), "test")
-    classes, compute = read_task(Path("data/crops")).classes, Compute(params.device, params.threads)
+    compute = Compute(params.device, params.threads)
     for name in NETWORKS:
         models = load_models(Path(f"data/models/{name}"), params.predict.average)
         probabilities = predict_mean(models, crops, compute, params.train.precision, params.predict.tta)
         labels = probabilities.argmax(axis=1)
         write_csv(Path(f"reports/submit/submission_{name}.csv"), table[["Filename"]].assign(Label=labels))
+        classes = next(iter(models.values())).task.classes
         counts = np.bincount(labels, minlength=len(classes))
         print(f"{name}: " + ", ".join(f"{count} {title}" for count, title in zip(counts, classes, strict=True)))
 

@@ -96,7 +96,7 @@ def test_a_picture_without_a_resolution_is_taken_for_40x_and_that_is_said(model,
         tmp_path / "out",
         *FAST,
     ]
-    warning = "tile.png does not tell its resolution: taken for 0.25 microns per pixel (40x); see --mpp\n"
+    warning = "tile.png does not tell its resolution: taken for 0.25 microns per pixel; see --mpp\n"
     code, _, errors = run(*words)
     assert code == 0 and errors.startswith("warning: ") and errors.endswith(warning)
     assert json.loads((tmp_path / "out/tile_run.json").read_text())["mpp_source"] == "assumed"

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from nuclei.errors import InputError
 from nuclei.models.transforms import MEAN, STD
 from nuclei.params import RESNET18
+from nuclei.tensors import LARGEST_FILE
 
 
 class Adapted(nn.Module):
@@ -69,7 +70,7 @@ def import_timm(backbone: str) -> Any:
         backbone: Its name.
 
     Raises:
-        InputError: timm is not installed, or has no such network.
+        InputError: timm is not installed, has no such network, or it is too large for a checkpoint.
     """
     try:
         import timm
@@ -81,4 +82,11 @@ def import_timm(backbone: str) -> Any:
         near = get_close_matches(backbone, [RESNET18, *timm.list_models()], n=3)
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise InputError(f"resnet.backbone: timm has no network {backbone}{hint}; timm.list_models() lists all")
+    with torch.device("meta"):  # shapes alone
+        size = 4 * sum(value.numel() for value in timm.create_model(backbone).state_dict().values())
+    if size > LARGEST_FILE:
+        raise InputError(
+            f"resnet.backbone: {backbone} has {size // 2**20} MiB of weights, a checkpoint at most "
+            f"{LARGEST_FILE // 2**20} MiB: choose a smaller one"
+        )
     return timm

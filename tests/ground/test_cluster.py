@@ -379,7 +379,7 @@ def test_a_task_that_ends_every_worker_is_given_up(cluster, capsys):
         os._exit(1)
         yield
 
-    with pytest.raises(ray.exceptions.WorkerCrashedError):
+    with pytest.raises(InputError, match=r"^Ray's workers end, or cannot start, again and again \("):
         list(stream_tasks(work, (), {"bad": tuple}, COMPUTE))
     assert capsys.readouterr().out.count("a worker was lost: bad") == ATTEMPTS - 1
 

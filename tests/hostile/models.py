@@ -140,7 +140,7 @@ def no_model(why: str) -> Refused:
 
 
 OTHER_SHAPES = no_model("weights of other shapes than its architecture has")
-ITSELF = no_model("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths and a dropout below 1")
+ITSELF = no_model("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths, dropout below 1, a side of 32 to 1024")
 UNREADABLE = Refused("not a readable safetensors file (")
 
 BAD_TEMPERATURE = no_model("a temperature is not between 0.05 and 20")
@@ -173,7 +173,7 @@ CHECKPOINTS: Cases = {
     "dropout that is not a number": (built(dropout=float("nan")), ITSELF),
     "a stem that is none": (
         says(name="resnet", architecture={"channels": 3, "stem": "vast", "classes": 4}),
-        no_model("a ResNet18 has 1 or 3 channels and a stem that is pretrained, no_pool or small"),
+        no_model("a backbone has 1 or 3 channels and a stem that is pretrained, no_pool or small"),
     ),
     "another network's weights": (
         says(name="resnet", architecture={"channels": 3, "stem": "small", "classes": 4}),
@@ -182,7 +182,7 @@ CHECKPOINTS: Cases = {
     "a billion classes": (built(classes=10**9), OTHER_SHAPES),
     "five classes, and weights for them": (
         lambda path: save_model(path, tiny_model(replace(TINY, classes=5))),
-        no_model("other classes or another normalisation"),
+        no_model("4 classes, and a network of 5"),
     ),
     "a temperature that is not a number": (
         calibrated(temperature=float("nan")),
@@ -205,11 +205,15 @@ CHECKPOINTS: Cases = {
     "no thresholds": (calibrated(thresholds=None), no_model("")),
     "words for thresholds": (calibrated(thresholds=["a", "b", "c"]), no_model("")),
     "a promise below 0": (calibrated("single", promised=[0.8, -0.9, 0.95]), BAD_SHARES),
-    "classes in another order": (
-        checkpoint(lambda description, tensors: description["classes"].reverse()),
-        no_model("other classes or another normalisation"),
-    ),
-    "something more that it says": (says(author="x"), no_model("other classes or another normalisation")),
+    "three names for four classes": (says(classes=["a", "b", "c"]), no_model("3 classes, and a network of 4")),
+    "a class without a name": (says(classes=["a", "b", "c", ""]), no_model("classes without a name")),
+    "a class of escape codes": (says(classes=["a", "b", "c", "\x1b[2J"]), no_model("classes without a name")),
+    "numbers for names": (says(classes=[0, 1, 2, 3]), no_model("classes without a name")),
+    "crops of no size": (says(side=0), no_model("crops of no reasonable size")),
+    "crops of 100,000 pixels a side": (says(side=100_000), no_model("crops of no reasonable size")),
+    "crops of another side than the network's": (says(side=64), no_model("crops of another size than its network")),
+    "crops of no resolution": (says(mpp=0), no_model("crops of no reasonable size")),
+    "something more that it says": (says(author="x"), no_model("another description, or another normalisation")),
     "a weight that is not a number": (weight(with_one(float("nan"))), no_model("0.weight holds NaN or infinity")),
     "an endless weight": (weight(with_one(float("-inf"))), no_model("0.weight holds NaN or infinity")),
     "weights of 1e38": (weight(lambda value: 1e38 * value.sign()), no_model("it answers with NaN or infinity")),
@@ -327,7 +331,7 @@ WEIGHTS: Cases = {
     ),
     "a billion numbers from one, besides": (
         with_weight(torch.zeros(1).expand(10**9), "more"),
-        Refused("not the weights of a ResNet18 (more than 33,554,432 numbers)"),
+        Refused("not the weights of a ResNet18 (more than 35,097,396 numbers)"),
     ),
     "a sparse tensor": (
         with_weight(torch.ones(64, 64, 3, 3).to_sparse()),

@@ -127,9 +127,9 @@ PARAMETERS: Cases = {
     "nothing for a key": (add("null: 1"), Refused("None: Keys should be strings, got None")),
     "a list for a key": (add("? [a, b]\n: 1"), Refused(": a key that is no name): correct it")),
     "a table for a key": (add("{a: 1}: 1"), Refused(": a key that is no name): correct it")),
-    "an empty key": (add('"": 1'), Refused("'': no such parameter; expected one of lr, ")),
+    "an empty key": (add('"": 1'), Refused("'': no such parameter; expected one of classes, lr, ")),
     "a key with a terminal code": (add('"\\e[2J": 1'), Refused("'\\x1b[2J': no such parameter; ")),
-    "a key of 10,000 letters": (add("x" * 1000 + ": 1"), Refused("no such parameter; expected one of lr, ")),
+    "a key of 10,000 letters": (add("x" * 1000 + ": 1"), Refused("no such parameter; expected one of classes, lr, ")),
     "Python's own names": (add("__class__: 1\nmodel_config: 1"), Refused("__class__: no such parameter; ")),
     # YAML
     "an alias": (edit("threads: 2", "threads: &two 2\nepochs2: *two"), Refused(ALIAS)),

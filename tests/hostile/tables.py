@@ -81,7 +81,8 @@ TABLES: Cases = {
     "a digit and a zero-width space": no_label("1\u200b"),
     "a digit and a no-break space": no_label("1\u00a0"),
     "a label of 100,000 digits": (label("1" * 100_000), Refused("train.csv, line 7: Label is '" + "1" * 57 + "...'")),
-    "a name for a label": no_label("muscle"),
+    "a name for a label": (label("Cancer epithelial"), Accepted("names of classes are labels")),
+    "a name of no class": no_label("muscles"),
     # sizes
     "10 million rows": (
         large(HEADER + "\n", "1.png,0\n", 10_000_000),

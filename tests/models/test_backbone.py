@@ -236,6 +236,11 @@ def test_an_unknown_network_and_a_missing_package_are_one_line_each(tmp_path, mo
         build(Backbone(3, LITE0), seed=0)
 
 
+def test_a_network_that_no_checkpoint_could_hold_is_refused_before_it_is_trained():
+    with pytest.raises(InputError, match=r"vit_base_patch16_224 has 330 MiB of weights, a checkpoint at most 256 MiB"):
+        build(Backbone(3, "vit_base_patch16_224"), seed=0)
+
+
 def test_a_damaged_package_is_refused(monkeypatch):
     package = pretrained.PACKAGES[LITE0]._replace(sha256="0" * 64)
     monkeypatch.setitem(pretrained.PACKAGES, LITE0, package)
