@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 
@@ -31,7 +32,16 @@ def _end_with_dvc() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _end_in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say that Ctrl-C was pressed while a script imports, before `nuclei.errors.run` sees to that."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("error: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 # Asked for here, before a script's imports take seconds.
+sys.excepthook = _end_in_a_line
 if sys.argv[0] == "-m" and "DVC_STAGE" in os.environ:
     threading.Thread(target=_end_with_dvc, daemon=True).start()
 

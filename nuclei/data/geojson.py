@@ -5,6 +5,7 @@ left corner. RFC 7946 for the geometries.
 """
 
 import json
+import re
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -198,13 +199,19 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
                 x, y = _finite(_centroid([ring]))
                 part = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}}
                 yield Nucleus(x, y, part, label)
-        elif extent > side and str(properties.get("objectType", "")).lower() in AREAS:
-            left_out[one_line(str(properties["objectType"])[:40])] += 1
+        elif extent > side and (kind := _object_type(feature, properties)).lower() in AREAS:
+            left_out[one_line(kind[:40])] += 1
         else:
             x, y = _finite(_centroid(rings))
             yield Nucleus(x, y, feature, label)
     else:
         raise ValueError
+
+
+def _object_type(feature: Feature, properties: dict[str, Any]) -> str:
+    """Return what QuPath calls an object, as it does now (objectType), before 0.4 (object_type) and before 0.2 (id)."""
+    older = re.fullmatch(r"Path(\w+)Object", str(feature.get("id", "")))
+    return str(properties.get("objectType") or properties.get("object_type") or (older[1] if older else ""))
 
 
 def _classification(properties: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from nuclei.data.png_rows import has_all_rows
 from nuclei.data.zips import BROKEN, read_member
 from nuclei.errors import InputError, show
 
+ORIENTATION = 0x0112  # EXIF's
 SMALLEST, LARGEST = 16, 1024  # pixels per side of a crop
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
@@ -45,6 +46,11 @@ def decode_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, side: int, chann
             if frames > 1:
                 raise InputError(f"{where}: {frames} frames, expected one: save the one that counts")
             image.load()  # chunks behind the pixels count as well
+            orientation = image.getexif().get(ORIENTATION, 1)
+            if orientation not in (0, 1):
+                raise InputError(
+                    f"{where}: to be rotated or flipped when it is shown (orientation {orientation}): save it so"
+                )
             if image.mode == "P" and np.max(image.getextrema()) >= len(image.getpalette() or []) // 3:
                 raise ValueError  # colours that the palette lacks
             if not has_all_rows(image, file):

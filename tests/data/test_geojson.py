@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -134,3 +135,22 @@ def test_a_classified_nucleus_keeps_its_outline_and_what_was_measured(tmp_path):
 def test_measurements_as_older_versions_wrote_them_are_replaced():
     old = point(1, 2) | {"properties": {"measurements": [{"name": "Area", "value": 3}]}}
     assert classified(old, "muscle", (1, 2, 3), {"a": 1.0})["properties"]["measurements"] == {"a": 1.0}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"properties": {"objectType": "annotation"}},
+        {"properties": {"object_type": "annotation"}},
+        {"id": "PathAnnotationObject"},
+    ],
+    ids=str,
+)
+def test_a_large_annotation_is_no_nucleus_in_any_version_of_qupath(names, tmp_path):
+    ring = [[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]
+    area = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}} | names
+    path = tmp_path / "nuclei.geojson"
+    path.write_text(json.dumps([area, point(5.0, 6.0)]))
+    left_out = Counter()
+    assert [(nucleus.x, nucleus.y) for nucleus in read_nuclei(path, 100, left_out)] == [(5.0, 6.0)]
+    assert left_out.total() == 1

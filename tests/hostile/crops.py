@@ -140,7 +140,7 @@ CROP_CONTENTS = {
     "a colour profile packed by an unknown method": (with_chunks(chunk(b"iCCP", b"a\0\1x")), DAMAGED),
     "an orientation": (
         with_chunks(chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0")),
-        AS_STORED,
+        Refused(f"{MEMBER}to be rotated or flipped when it is shown (orientation 6): save it so"),
     ),
     "a broken orientation": (with_chunks(chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff")), AS_STORED),
     "a suggested palette of RGB": (LATER_PALETTE, AS_STORED),

@@ -1,6 +1,12 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
+
+import pytest
 
 # What takes seconds to import, and only networks, the search and heat maps need.
 SLOW = {"torch", "torchvision", "sklearn", "scipy.stats", "skimage", "captum", "ray", "sympy"}
@@ -38,3 +44,17 @@ def test_stages_without_networks_import_nothing_slow():
 
 def test_training_imports_torch_and_no_more():
     assert imported_by(("weights", "train")) == {"torch": "weights"}
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0])
+def test_ctrl_c_while_a_stage_imports_is_one_line(seconds, tmp_path):
+    """In an empty folder: a stage that came to its work would say that params.yaml is missing."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "stages.tune"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and len(errors.splitlines()) == 1
+    assert errors == "error: interrupted\n" or errors.startswith("error: params.yaml")
