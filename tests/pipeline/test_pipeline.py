@@ -106,6 +106,16 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(finished, change, ex
         (finished.path / "params.yaml").write_text(original)
 
 
+def test_changed_starting_weights_are_noticed(finished):
+    weights = finished.path / "data/pretrained/mine.pth"
+    weights.write_bytes(b"of another training")
+    try:
+        status = finished.run("dvc", "status", "weights").stdout
+        assert "changed deps" in status and "data/pretrained" in status
+    finally:
+        weights.unlink()
+
+
 def test_lr_on_the_command_line_trains_and_runs_nothing_before(finished):
     changes = ("-S", "lr=0.00005", "-S", "epochs=1")
     try:
