@@ -85,6 +85,8 @@ def test_a_second_repro_has_nothing_to_do_and_leaves_git_clean(finished):
         ({"split.held_out": 3}, {"split"} | SEARCH),
         ({"sample.seed": 7}, set(STAGES) - {"weights"}),
         ({"data.channels": 1}, set(STAGES) - {"weights", "sample"}),
+        ({"data.mpp": 0.5}, set(STAGES) - {"weights", "sample"}),
+        ({"resnet.size": 48}, SEARCH),
         ({"model": "cnn"}, {"primary_metrics"}),
         ({"explain.curve_points": 3}, {"explain", "figures"}),
         ({"evaluate.bins": 5}, {"evaluate"} | AFTER_EVALUATION),
