@@ -34,7 +34,7 @@ MANUAL = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")), *MANUAL]
 COMMANDS, DIAGRAM, CONFIGURATION = ("", "bash"), "text", ("yaml", "dockerfile")
 # Programs whose words nobody checks here: those of a system, and those that need a network or another machine.
-UNCHECKED = set("cd exit export find git mkdir mv rm sed awk md5sum chmod . docker kubectl pip ray uv uvx".split())  # noqa: SIM905
+UNCHECKED = set("cd cp exit export find git mkdir mv rm sed awk md5sum chmod . docker kubectl pip ray uv uvx".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True)
