@@ -117,6 +117,12 @@ def test_a_class_that_hardly_occurs_is_an_error(tiles, tmp_path):
 
 @pytest.mark.parametrize("class_set", ["hovernet", "all"])
 def test_other_sets_of_classes_have_names(class_set, tiles, tmp_path):
+    every = {}
+    for name, (pixels, nuclei, values) in tiles.items():
+        kinds = np.arange(len(nuclei)) % 7 + 1
+        changed = values | {"inst_type": kinds[:, None].astype(np.float64)}
+        every[name] = pixels, nuclei.assign(kind=kinds), changed
+    tiles = every
     path = write_consep(tmp_path / "consep_dataset.zip", tiles)
     table = import_consep([path], tmp_path / "raw", seed=0, class_set=class_set)
     classes, labels = CLASS_SETS[class_set]

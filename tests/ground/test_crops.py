@@ -3,6 +3,8 @@ import pandas as pd
 import pytest
 
 from nuclei.crops import FoldedCrops, LabelledCrops, open_crops, open_folds
+from nuclei.files import write_json
+from nuclei.task import COLON
 
 
 @pytest.fixture
@@ -10,6 +12,7 @@ def folded(tmp_path):
     """Six crops on disk, each of one value, its number; fold 1 is not held out."""
     crops = np.arange(6, dtype=np.uint8).repeat(12 * 12 * 3).reshape(6, 12, 12, 3)
     np.save(tmp_path / "train.npy", crops)
+    write_json(tmp_path / "task.json", COLON._asdict())
     table = {"Filename": [f"{number}.png" for number in range(6)], "Label": [3, 2, 1, 0, 3, 2]}
     table |= {"Group": [4, 4, 5, 5, 6, 7], "Fold": [2, 2, 1, 1, 0, 0], "Held_out": [1, 1, 0, 0, 1, 1]}
     pd.DataFrame(table).to_csv(tmp_path / "split.csv", index=False)
