@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,7 +135,12 @@ def test_other_sets_of_classes_have_names(class_set, tiles, tmp_path):
 
 
 def test_the_official_split_keeps_the_authors_tiles_apart(tiles, tmp_path):
-    path = write_consep(tmp_path / "consep_dataset.zip", tiles)
-    table = import_consep([path], tmp_path / "raw", seed=0, official_split=True)
-    for role in ("train", "test"):
-        assert set(table[table.role == role].tile) == {name for name in table.tile if name.startswith(role)}
+    first, second = tiles.values()
+    path = write_consep(tmp_path / "consep_dataset.zip", {"train_1": first, "test_1": second})
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "official.zip", "w") as official:
+        for name in archive.namelist():
+            moved = name.replace("Train", "Test") if "test_1" in name else name
+            official.writestr(moved, archive.read(name))
+    table = import_consep([tmp_path / "official.zip"], tmp_path / "raw", seed=0, official_split=True)
+    assert set(table[table.role == "train"].tile) == {"train_1"}
+    assert set(table[table.role == "test"].tile) == {"test_1"}
