@@ -288,8 +288,7 @@ def import_set(args: argparse.Namespace) -> None:
 
     groups.csv comes with them: the tile, or the patient, of each crop.
     """
-    require_replaceable(args.out)
-    _require_writable(args.out.parent)
+    _require_new(args.out)
 
     from nuclei.data.public.consep import import_consep
     from nuclei.data.public.nucls import import_nucls
@@ -310,8 +309,7 @@ def import_set(args: argparse.Namespace) -> None:
 
 def import_labelled(args: argparse.Namespace) -> None:
     """Turn labelled nuclei of your own into the files of the competition, with groups.csv, and say how to go on."""
-    require_replaceable(args.out)
-    _require_writable(args.out.parent)
+    _require_new(args.out)
 
     from nuclei.data.folders import import_folders
     from nuclei.data.points import Settings, import_points
@@ -335,8 +333,7 @@ def import_labelled(args: argparse.Namespace) -> None:
 
 def example(args: argparse.Namespace) -> None:
     """Draw tiles of synthetic tissue, each with its labelled nuclei as QuPath's GeoJSON, and one table of all."""
-    require_replaceable(args.out)
-    _require_writable(args.out.parent)
+    _require_new(args.out)
 
     from nuclei.data.synthetic.example import write_example
 
@@ -347,6 +344,12 @@ def example(args: argparse.Namespace) -> None:
 def _count(counts: Any) -> str:
     """Say how many there are of each class; counts: a Series by name."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def _require_new(folder: Path) -> None:
+    """Raise InputError, before any work, where a new folder could not be made."""
+    require_replaceable(folder)
+    _require_writable(folder.parent)
 
 
 def _require_writable(folder: Path) -> None:

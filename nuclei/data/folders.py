@@ -6,13 +6,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.data.competition import assign_roles, competition_writer
-from nuclei.data.images import decode
+from nuclei.data.images import SUFFIXES, decode
 from nuclei.data.png import LARGEST, SMALLEST
 from nuclei.data.tables import MOST_CROPS
 from nuclei.errors import InputError
 from nuclei.task import MOST_CLASSES
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def import_folders(folder: Path, out: Path, test_share: float, seed: int) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -9,7 +9,9 @@ import re
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from colorsys import hsv_to_rgb
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,6 +28,9 @@ LONGEST_TOKEN = 2**22  # bytes; its time grows with the square
 SIDE = 100.0  # pixels that a crop spans at 40x
 LAYOUTS = {"features": "features.item", "nuc": "nuc", "cells": "cells.item", "geometry": ""}
 FEATURES = ("item", "features.item", "")
+# Of classes, RGB, Okabe & Ito's: told apart by colour-blind readers, and from haematoxylin and eosin.
+COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 114, 178), (204, 121, 167), (230, 159, 0))
+GOLDEN = 0.618034  # of the circle of hues, between neighbours of further classes: no two are close
 AREAS = ("annotation", "tma_core", "tma core", "tile", "root")  # objectType of what is no nucleus, unless it is small
 
 
@@ -268,6 +273,13 @@ def _centroid(rings: list[np.ndarray]) -> np.ndarray:
 def point(x: float, y: float) -> Feature:
     """Return a feature of one point, at x and y, pixels."""
     return {"type": "Feature", "geometry": {"type": "Point", "coordinates": [x, y]}}
+
+
+def class_colours(classes: int) -> list[tuple[int, int, int]]:
+    """Return a colour, RGB in 0..255, for each of so many classes."""
+    further = (hsv_to_rgb(GOLDEN * number % 1, 0.75, 0.85 - 0.25 * (number % 2)) for number in range(classes))
+    others = ((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in further)
+    return list(islice(chain(COLOURS, others), classes))
 
 
 def classified(

@@ -26,6 +26,8 @@ NO_SLIDES = (b"\x89PNG", b"GIF8", b"BM")  # starts of files that OpenSlide need 
 OPENSLIDE_ALONE = (33003, 33005)  # compressions of Aperio's slides
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")  # of crops
+
 
 @contextmanager
 def open_image(path: Path) -> Iterator[TissueImage]:

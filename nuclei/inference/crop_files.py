@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.data.cut import cut, window
-from nuclei.data.images import decode_with_resolution, open_image
+from nuclei.data.images import SUFFIXES, decode_with_resolution, open_image
 from nuclei.data.zips import open_members
 from nuclei.errors import InputError
 from nuclei.files import require_file
 from nuclei.task import COLON, Task
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @contextmanager

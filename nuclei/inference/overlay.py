@@ -1,30 +1,19 @@
 """The image of a tile or slide with every nucleus marked in the colour of its class."""
 
 from collections.abc import Sequence
-from itertools import chain, islice
 
 import numpy as np
-from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
+from nuclei.data.geojson import class_colours
 from nuclei.figures import DPI
 
-# Okabe & Ito's, RGB: told apart by colour-blind readers, and from haematoxylin and eosin.
-COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 114, 178), (204, 121, 167), (230, 159, 0))
-GOLDEN = 0.618034  # of the circle of hues, between neighbours of further classes: no two are close
 NARROWEST = 1000  # pixels: room for the legend
 TALLEST = 4000  # pixels, to which a narrow one is enlarged at most
 LEGEND = 60  # pixels, with a line
 LINE = 30  # pixels, of each further line
 PER_LINE = 4  # classes
 KEY = 9  # points, of the rings in it
-
-
-def class_colours(classes: int) -> list[tuple[int, int, int]]:
-    """Return a colour, RGB in 0..255, for each of so many classes."""
-    further = (hsv_to_rgb((GOLDEN * number % 1, 0.75, 0.85 - 0.25 * (number % 2))) for number in range(classes))
-    others = ((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in further)
-    return list(islice(chain(COLOURS, others), classes))
 
 
 def draw_overlay(

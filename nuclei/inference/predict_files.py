@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.data.cut import cut_all, window
-from nuclei.data.geojson import Feature, classified, point, read_nuclei, write_features
+from nuclei.data.geojson import Feature, class_colours, classified, point, read_nuclei, write_features
 from nuclei.data.images import as_channels, open_image
 from nuclei.data.positions import GEOJSON, Positions, read_positions
 from nuclei.data.tissue_image import TissueImage
@@ -18,7 +18,7 @@ from nuclei.figures import save_figure
 from nuclei.files import atomic_write
 from nuclei.inference.classifier import Classifier
 from nuclei.inference.crop_files import open_crop_files
-from nuclei.inference.overlay import class_colours, draw_overlay
+from nuclei.inference.overlay import draw_overlay
 
 ROWS_AT_ONCE = 2**16  # of a table that is written
 LONGEST = 4000  # pixels of the overlay

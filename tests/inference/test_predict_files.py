@@ -9,11 +9,11 @@ import tifffile
 from tissue import tissue, write_model
 
 from nuclei.data.cut import cut
-from nuclei.data.geojson import point
+from nuclei.data.geojson import COLOURS, point
 from nuclei.data.images import as_channels, open_image
 from nuclei.errors import InputError
 from nuclei.inference.classifier import load_classifier
-from nuclei.inference.overlay import COLOURS, LEGEND
+from nuclei.inference.overlay import LEGEND
 from nuclei.inference.predict_files import predict_crops, predict_nuclei
 from nuclei.task import CLASSES, MPP
 

@@ -25,7 +25,7 @@ from nuclei.models.checkpoint import Model, load_model, save_model
 from nuclei.models.networks import build, shift_logits
 from nuclei.models.pretrained import obtain_weights, read_package
 from nuclei.models.transforms import normalise
-from nuclei.params import Train
+from nuclei.params import load_params
 from nuclei.training.loop import TrainConfig, fit
 from tools.clone import ROOT, change_params
 
@@ -51,16 +51,8 @@ def picture(name: str) -> torch.Tensor:
 
 def train(network, steps=8, lr=0.003):
     """Train on 48 crops, a colour per class; return the training loss of every epoch."""
-    settings = Train(
-        threads=1,
-        weight_decay=0.05,
-        warmup=0.1,
-        label_smoothing=0.0,
-        balance="none",
-        dihedral=True,
-        stain=0.0,
-        precision="float32",
-    )
+    changes = {"label_smoothing": 0.0, "stain": 0.0, "precision": "float32"}
+    settings = load_params(ROOT / "params.yaml").train.model_copy(update=changes)
     config = TrainConfig(lr=lr, batch_size=12, steps=steps, seed=0, ema=0.0, train=settings)
     return [epoch.scores["train_loss"] for epoch in fit(network, coloured(48, wrong=0), None, config, CPU)]
 

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from nuclei.data.geojson import classified, point, write_features
+from nuclei.data.geojson import class_colours, classified, point, write_features
 from nuclei.data.synthetic.tissue import draw_stain, draw_tile
 from nuclei.files import atomic_directory, write_csv
 from nuclei.task import CLASSES, MPP
 
 DPI = 25_400 / MPP  # dots per inch, by which the tiles tell their resolution
-COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66))  # of the classes, RGB
 
 
 def write_example(out: Path, tiles: int, seed: int) -> pd.DataFrame:
@@ -27,7 +26,7 @@ def write_example(out: Path, tiles: int, seed: int) -> pd.DataFrame:
     Returns:
         What points.csv holds.
     """
-    tables = []
+    tables, colours = [], class_colours(len(CLASSES))
     with atomic_directory(out) as folder:
         for number in range(1, tiles + 1):
             patient = (number + 1) // 2
@@ -36,7 +35,7 @@ def write_example(out: Path, tiles: int, seed: int) -> pd.DataFrame:
             name = f"tile_{number}.png"
             Image.fromarray(pixels).save(folder / name, dpi=(DPI, DPI))
             features = (
-                classified(point(float(row.x), float(row.y)), CLASSES[row.label], COLOURS[row.label], {})
+                classified(point(float(row.x), float(row.y)), CLASSES[row.label], colours[row.label], {})
                 for row in nuclei.itertuples()
             )
             write_features(folder / f"tile_{number}.geojson", features)
