@@ -8,16 +8,12 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from nuclei.errors import InputError, one_line, run, warn
-from nuclei.files import atomic_write, require_distinct, require_replaceable, require_writable_file
-from nuclei.inference.record import require_results_of, write_record
+from nuclei.files import require_distinct, require_replaceable, require_writable_file
 from nuclei.machine import ignore_matplotlib_settings
 from nuclei.task import CLASSES
-
-if TYPE_CHECKING:
-    from nuclei.inference.classifier import Classifier
 
 SETS = {
     "consep": "CoNSeP, colon: what the competition's crops were cut from",
@@ -211,49 +207,11 @@ def predict(args: argparse.Namespace) -> None:
     if args.nuclei and len(args.inputs) > 1:
         raise InputError("--nuclei names the nuclei of one image: give one INPUT")
     _require_writable(args.out)
-    outputs = [_outputs(args.out, source, bool(args.nuclei)) for source in args.inputs]
-    inputs = [*args.models, *args.inputs, *filter(None, [args.nuclei])]
-    require_distinct([path for paths in outputs for path in paths], inputs)
-    for source, paths in zip(args.inputs, outputs, strict=True):
-        require_results_of(paths, source)
-        for path in paths:
-            require_writable_file(path)
 
-    from nuclei.inference.classifier import load_classifier
+    from nuclei.inference.predict_inputs import Settings, predict_inputs
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
-    classifier = load_classifier(args.models, args.device, args.threads, args.precision, args.tta)
-    for source, paths in zip(args.inputs, outputs, strict=True):
-        _predict(args, classifier, source, paths)
-
-
-def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
-    """Return the files that are written for an input; the last one is the record of the run."""
-    absolute = Path(os.path.abspath(source))  # noqa: PTH100 of "." and "..", which have a name too
-    name = absolute.name if absolute.is_dir() else absolute.stem
-    ends = ["predictions.csv", *(["predictions.geojson", "overlay.png"] if with_nuclei else []), "run.json"]
-    return [folder / f"{name}_{end}" for end in ends]
-
-
-def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, paths: list[Path]) -> None:
-    import pandas as pd
-
-    from nuclei.inference.predict_files import predict_crops, predict_image
-
-    *results, record = paths
-    with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
-        require_results_of(paths, source)
-        if args.nuclei:
-            labels, mpp, mpp_source = predict_image(classifier, source, args.nuclei, args.mpp, *results)
-        else:
-            labels = predict_crops(classifier, source, args.mpp, *results)
-            mpp = args.mpp or classifier.task.mpp
-            mpp_source = "--mpp" if args.mpp else "assumed where a crop does not tell it"
-        settings = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
-        write_record(temporary, source, args.nuclei, args.models, settings)
-    names = classifier.classes
-    counts = pd.Series(labels).value_counts().reindex(range(len(names)), fill_value=0).set_axis(names)
-    print(one_line(f"{source}: {_count(counts)}; written: {', '.join(map(str, paths))}"))
+    settings = Settings(args.mpp, args.device, args.threads, args.precision, args.tta)
+    predict_inputs(args.models, args.inputs, args.nuclei, args.out, settings)
 
 
 def export(args: argparse.Namespace) -> None:
