@@ -71,10 +71,11 @@ def parse(words: list[str]) -> argparse.Namespace:
     command = commands.add_parser("predict", help=about, description=predict.__doc__)
     about = "trained model (.safetensors); more of them among the inputs are averaged with it"
     command.add_argument("model", type=Path, metavar="MODEL", help=about)
-    about = "crop, folder or zip of crops, tile or slide; several are classified one after the other"
+    about = "crop, folder or zip of crops, tile or slide; several: one after the other, or over RAY_ADDRESS's cluster"
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help=about)
-    about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON"
-    command.add_argument("--nuclei", type=Path, metavar="FILE", help=about)
+    about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON; of several, one of "
+    about += "each, by the same names, or their folder, or one CSV with a column Image"
+    command.add_argument("--nuclei", type=Path, nargs="+", default=[], metavar="FILE", help=about)
     about = "microns per pixel; default: what the image tells, or else the model's"
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     about = "output folder; default: %(default)s"
@@ -202,10 +203,9 @@ def predict(args: argparse.Namespace) -> None:
 
     Writes INPUT_predictions.csv, with calibrated probabilities and the set of classes that a nucleus may well be (more
     than one: the model is unsure), and INPUT_run.json, which tells what they were made of; with --nuclei, also
-    INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png.
+    INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png. What was done before, of the same files,
+    models and settings, is passed over: given again, an interrupted command goes on.
     """
-    if args.nuclei and len(args.inputs) > 1:
-        raise InputError("--nuclei names the nuclei of one image: give one INPUT")
     _require_writable(args.out)
 
     from nuclei.inference.predict_inputs import Settings, predict_inputs
