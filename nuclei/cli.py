@@ -1,4 +1,4 @@
-"""The command `nuclei`: predict, export, import, example, doctor."""
+"""The command `nuclei`: predict, export, import, relabel, example, doctor."""
 
 import argparse
 import io
@@ -116,6 +116,16 @@ def parse(words: list[str]) -> argparse.Namespace:
         command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
         command.set_defaults(action=import_set)
     _add_labelled(sets)
+    about = "write labels that were corrected in a spreadsheet or QuPath into a copy of the data"
+    command = commands.add_parser("relabel", help=about, description=relabel.__doc__)
+    command.add_argument("raw", type=Path, metavar="FOLDER", help="of train.csv, as data.raw names it")
+    about = "to_correct.csv or to_correct_IMAGE.geojson of reports/review, corrected"
+    command.add_argument("corrected", type=Path, nargs="+", metavar="FILE", help=about)
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new output folder")
+    about = "names of the labels, where train.csv has numbers, separated by commas; default: the competition's"
+    command.add_argument("--classes", type=_names, metavar="A,B", help=about)
+    command.set_defaults(action=relabel)
+
     about = "draw tiles of synthetic tissue with labelled nuclei, to try `import points` and `predict` on"
     command = commands.add_parser("example", help=about, description=example.__doc__)
     command.add_argument("out", type=Path, metavar="FOLDER", help="new output folder")
@@ -154,9 +164,7 @@ def _add_labelled(sets: Any) -> None:
     about = "crops that reach beyond the slide: mirror what is missing, or skip them; default: %(default)s"
     command.add_argument("--border", choices=["mirror", "skip"], default="mirror", help=about)
     about = "classes, separated by commas; default: all labels that occur"
-    command.add_argument(
-        "--classes", type=lambda text: tuple(map(str.strip, text.split(","))), metavar="A,B", help=about
-    )
+    command.add_argument("--classes", type=_names, metavar="A,B", help=about)
     _add_output(command)
     about = "crops in a folder per class (and, in these, per patient)"
     command = sets.add_parser("folders", help=about, description=f"{about}.")
@@ -181,6 +189,10 @@ def _split_files(files: list[Path]) -> tuple[list[Path], list[Path]]:
     if not inputs:
         raise InputError("the following arguments are required: INPUT: see nuclei predict --help")
     return models, inputs
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(map(str.strip, text.split(",")))
 
 
 def _between(low: float, high: float) -> Callable[[str], float]:
@@ -287,6 +299,25 @@ def import_labelled(args: argparse.Namespace) -> None:
         print(one_line(f"{args.out}, {role}: {_count(crops.label.value_counts().reindex(classes, fill_value=0))}"))
     resolution = f" -S data.mpp={mpp:g}" if mpp else ""
     print(one_line(f"next: dvc exp run -S data.raw={args.out} -S classes=null{resolution}"))
+
+
+def relabel(args: argparse.Namespace) -> None:
+    """Write labels that were corrected in a spreadsheet or QuPath into a copy of the data, with a record of them.
+
+    Of to_correct.csv, the answers in the column Corrected count; of GeoJSON, the classifications. corrections.csv in
+    the new folder says which labels changed, by which file, in this and all earlier rounds.
+    """
+    _require_new(args.out)
+
+    from nuclei.data.relabel import count_changes
+    from nuclei.data.relabel import relabel as write_relabelled
+
+    changes = write_relabelled(args.raw, args.corrected, args.out, args.classes)
+    if changes.empty:
+        print(one_line(f"{args.raw}: has all these labels already, nothing was written"))
+        return
+    print(one_line(f"{args.out}: {len(changes):,} labels changed: {count_changes(changes)}"))
+    print(one_line(f"next: dvc exp run -S data.raw={args.out}"))
 
 
 def example(args: argparse.Namespace) -> None:

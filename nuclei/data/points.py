@@ -61,7 +61,7 @@ class Imported(NamedTuple):
 
 
 def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, settings: Settings) -> Imported:
-    """Cut a crop around every labelled nucleus and write the competition's four files, and groups.csv.
+    """Cut a crop around every labelled nucleus; write the competition's four files, groups.csv and positions.csv.
 
     Args:
         slides: Slides or tiles.
@@ -114,6 +114,7 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
     if len(resolutions) > 1:
         listed = ", ".join(map(str, resolutions))
         notes.append(f"slides of {listed} microns per pixel: all crops are brought to {settings.mpp:g}")
+    nuclei["image"] = nuclei.slide.map(dict(enumerate(slide.name for slide in slides)))
     table = assign_roles(nuclei, settings.test_share, settings.seed)
     with competition_writer(out, table) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
         for number, slide in enumerate(files):
@@ -124,7 +125,7 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
                     for row, crop in cut_all(image, y, x, mpp, task):
                         add(rows.role.iloc[row], int(rows.number.iloc[row]), crop)
                         bar.update()
-    return Imported(table.drop(columns=["where", "x", "y", "mpp"]), classes, notes)
+    return Imported(table.drop(columns=["where", "x", "y", "mpp", "image"]), classes, notes)
 
 
 def _read(file: Path, image: str, settings: Settings, span: float) -> tuple[pd.DataFrame, Counter[str]]:
