@@ -1,4 +1,4 @@
-"""The command `nuclei`: predict, export, import, example, doctor."""
+"""The command `nuclei`: predict, export, import, relabel, example, doctor."""
 
 import argparse
 import io
@@ -71,10 +71,11 @@ def parse(words: list[str]) -> argparse.Namespace:
     command = commands.add_parser("predict", help=about, description=predict.__doc__)
     about = "trained model (.safetensors); more of them among the inputs are averaged with it"
     command.add_argument("model", type=Path, metavar="MODEL", help=about)
-    about = "crop, folder or zip of crops, tile or slide; several are classified one after the other"
+    about = "crop, folder or zip of crops, tile or slide; several: one after the other, or over RAY_ADDRESS's cluster"
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help=about)
-    about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON"
-    command.add_argument("--nuclei", type=Path, metavar="FILE", help=about)
+    about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON; of several, one of "
+    about += "each, by the same names, or their folder, or one CSV with a column Image"
+    command.add_argument("--nuclei", type=Path, nargs="+", default=[], metavar="FILE", help=about)
     about = "microns per pixel; default: what the image tells, or else the model's"
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     about = "output folder; default: %(default)s"
@@ -115,6 +116,16 @@ def parse(words: list[str]) -> argparse.Namespace:
         command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help=about)
         command.set_defaults(action=import_set)
     _add_labelled(sets)
+    about = "write labels that were corrected in a spreadsheet or QuPath into a copy of the data"
+    command = commands.add_parser("relabel", help=about, description=relabel.__doc__)
+    command.add_argument("raw", type=Path, metavar="FOLDER", help="of train.csv, as data.raw names it")
+    about = "to_correct.csv or to_correct_IMAGE.geojson of reports/review, corrected"
+    command.add_argument("corrected", type=Path, nargs="+", metavar="FILE", help=about)
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new output folder")
+    about = "names of the labels, where train.csv has numbers, separated by commas; default: the competition's"
+    command.add_argument("--classes", type=_names, metavar="A,B", help=about)
+    command.set_defaults(action=relabel)
+
     about = "draw tiles of synthetic tissue with labelled nuclei, to try `import points` and `predict` on"
     command = commands.add_parser("example", help=about, description=example.__doc__)
     command.add_argument("out", type=Path, metavar="FOLDER", help="new output folder")
@@ -153,9 +164,7 @@ def _add_labelled(sets: Any) -> None:
     about = "crops that reach beyond the slide: mirror what is missing, or skip them; default: %(default)s"
     command.add_argument("--border", choices=["mirror", "skip"], default="mirror", help=about)
     about = "classes, separated by commas; default: all labels that occur"
-    command.add_argument(
-        "--classes", type=lambda text: tuple(map(str.strip, text.split(","))), metavar="A,B", help=about
-    )
+    command.add_argument("--classes", type=_names, metavar="A,B", help=about)
     _add_output(command)
     about = "crops in a folder per class (and, in these, per patient)"
     command = sets.add_parser("folders", help=about, description=f"{about}.")
@@ -182,6 +191,10 @@ def _split_files(files: list[Path]) -> tuple[list[Path], list[Path]]:
     return models, inputs
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(map(str.strip, text.split(",")))
+
+
 def _between(low: float, high: float) -> Callable[[str], float]:
     """Return what turns text into a number, of the type of `low`, from `low` to `high`."""
 
@@ -202,10 +215,9 @@ def predict(args: argparse.Namespace) -> None:
 
     Writes INPUT_predictions.csv, with calibrated probabilities and the set of classes that a nucleus may well be (more
     than one: the model is unsure), and INPUT_run.json, which tells what they were made of; with --nuclei, also
-    INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png.
+    INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png. What was done before, of the same files,
+    models and settings, is passed over: given again, an interrupted command goes on.
     """
-    if args.nuclei and len(args.inputs) > 1:
-        raise InputError("--nuclei names the nuclei of one image: give one INPUT")
     _require_writable(args.out)
 
     from nuclei.inference.predict_inputs import Settings, predict_inputs
@@ -287,6 +299,25 @@ def import_labelled(args: argparse.Namespace) -> None:
         print(one_line(f"{args.out}, {role}: {_count(crops.label.value_counts().reindex(classes, fill_value=0))}"))
     resolution = f" -S data.mpp={mpp:g}" if mpp else ""
     print(one_line(f"next: dvc exp run -S data.raw={args.out} -S classes=null{resolution}"))
+
+
+def relabel(args: argparse.Namespace) -> None:
+    """Write labels that were corrected in a spreadsheet or QuPath into a copy of the data, with a record of them.
+
+    Of to_correct.csv, the answers in the column Corrected count; of GeoJSON, the classifications. corrections.csv in
+    the new folder says which labels changed, by which file, in this and all earlier rounds.
+    """
+    _require_new(args.out)
+
+    from nuclei.data.relabel import count_changes
+    from nuclei.data.relabel import relabel as write_relabelled
+
+    changes = write_relabelled(args.raw, args.corrected, args.out, args.classes)
+    if changes.empty:
+        print(one_line(f"{args.raw}: has all these labels already, nothing was written"))
+        return
+    print(one_line(f"{args.out}: {len(changes):,} labels changed: {count_changes(changes)}"))
+    print(one_line(f"next: dvc exp run -S data.raw={args.out}"))
 
 
 def example(args: argparse.Namespace) -> None:

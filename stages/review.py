@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nuclei.crops import open_crops
+from nuclei.data.to_correct import write_to_correct
 from nuclei.errors import run
 from nuclei.evaluation.review import find_label_issues
 from nuclei.figures import plot_gallery, save_figure
@@ -23,6 +24,7 @@ def main() -> None:
     print(title)
     write_csv(Path("reports/review/label_issues.csv"), issues)
     classes = read_task(Path("data/crops")).classes
+    write_to_correct(Path("reports/review"), issues, classes, Path(params.data.raw) / "positions.csv")
     captions = [f"{row.Filename}\n{classes[row.Label]}?\n{classes[row.Suggested]}" for row in shown.itertuples()]
     save_figure(plot_gallery(crops, captions, title), Path("reports/review/label_issues.png"))
 

@@ -166,7 +166,7 @@ def test_bad_input_ends_with_one_line_and_writes_nothing(words, complaint, model
         (["predict", "m", "t", "--mpp", "x"], "argument --mpp: invalid number value: 'x'"),
         (["predict", "m", "t", "--threads", "0"], "argument --threads: 0 is not from 1 to 1024"),
         (["predict", "m", "t", "--precision", "half"], "argument --precision: invalid choice: 'half'"),
-        (["predict", "m", "t", "--nuclei"], "argument --nuclei: expected one argument"),
+        (["predict", "m", "t", "--nuclei"], "argument --nuclei: expected at least one argument"),
         (["predict", "m"], "the following arguments are required: INPUT"),
         (["import", "lizard", "zip"], "argument SET: invalid choice: 'lizard'"),
     ],

@@ -40,7 +40,8 @@ def competition_writer(
     """Write train.zip, train.csv, test.zip and example.csv into the folder `out`: all of them or none.
 
     replace: whether `out` may be a folder of files already, see `atomic_directory`
-    table: a row a crop with role (train or test), number, label and, if known, group, for groups.csv
+    table: a row a crop with role (train or test), number, label and, if known, group, for groups.csv, and image, x, y
+    (pixels of the image), for positions.csv
     Gives a function of role, number and crop, uint8 (H, W, 3), to be called once for each row. The same calls, the
     same bytes, on every machine.
     """
@@ -62,3 +63,7 @@ def competition_writer(
         write_csv(folder / "example.csv", pd.DataFrame({"Filename": names, "Label": 0})[~training])
         if "group" in table:
             write_csv(folder / "groups.csv", pd.DataFrame({"Filename": names, "Group": table.group})[training])
+        if "image" in table:
+            x, y = (table[axis].map("{:.10g}".format) for axis in "xy")
+            positions = pd.DataFrame({"Filename": names, "Image": table.image, "x": x, "y": y})
+            write_csv(folder / "positions.csv", positions[training])

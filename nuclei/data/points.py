@@ -13,7 +13,7 @@ from nuclei.data.competition import assign_roles, competition_writer
 from nuclei.data.cut import cut_all, window
 from nuclei.data.geojson import read_nuclei
 from nuclei.data.images import open_image
-from nuclei.data.positions import GEOJSON, choose_image, open_table
+from nuclei.data.positions import GEOJSON, choose_image, find_positions, open_table
 from nuclei.data.tables import MOST_CROPS
 from nuclei.errors import InputError, show
 from nuclei.task import LONGEST_CLASS, MOST_CLASSES, Task
@@ -61,7 +61,7 @@ class Imported(NamedTuple):
 
 
 def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, settings: Settings) -> Imported:
-    """Cut a crop around every labelled nucleus and write the competition's four files, and groups.csv.
+    """Cut a crop around every labelled nucleus; write the competition's four files, groups.csv and positions.csv.
 
     Args:
         slides: Slides or tiles.
@@ -74,7 +74,7 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
         InputError: Names the file and the row; nothing is written.
     """
     task, notes, tables = Task(side=settings.side, mpp=settings.mpp), [], []
-    files = _match(slides, points)
+    files = find_positions(slides, points)
     all_left_out, beyond = Counter[str](), 0
     for number, (slide, file) in enumerate(files.items()):
         with open_image(slide) as image:
@@ -114,6 +114,7 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
     if len(resolutions) > 1:
         listed = ", ".join(map(str, resolutions))
         notes.append(f"slides of {listed} microns per pixel: all crops are brought to {settings.mpp:g}")
+    nuclei["image"] = nuclei.slide.map(dict(enumerate(slide.name for slide in slides)))
     table = assign_roles(nuclei, settings.test_share, settings.seed)
     with competition_writer(out, table) as add, tqdm(total=len(table), unit="crop", disable=None) as bar:
         for number, slide in enumerate(files):
@@ -124,26 +125,7 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
                     for row, crop in cut_all(image, y, x, mpp, task):
                         add(rows.role.iloc[row], int(rows.number.iloc[row]), crop)
                         bar.update()
-    return Imported(table.drop(columns=["where", "x", "y", "mpp"]), classes, notes)
-
-
-def _match(slides: Sequence[Path], points: Sequence[Path]) -> dict[Path, Path]:
-    """Return the file of points of each slide. Raises InputError where one has none, or a file no slide."""
-    stems = [slide.stem.casefold() for slide in slides]
-    for slide, stem in zip(slides, stems, strict=True):
-        if stems.count(stem) > 1:
-            raise InputError(f"{slide}: another slide has this name too: rename one, groups go by it")
-    if len(points) == 1 and (len(slides) == 1 or points[0].suffix.lower() not in GEOJSON):
-        return dict.fromkeys(slides, points[0])
-    by_stem = {file.stem.casefold(): file for file in points}
-    lonely = [slide for slide, stem in zip(slides, stems, strict=True) if stem not in by_stem]
-    if lonely:
-        raise InputError(f"{lonely[0]}: no file of points has its name: expected {lonely[0].stem}.geojson or .csv")
-    unused = [file for file in points if file.stem.casefold() not in stems]
-    if unused or len(by_stem) < len(points):
-        file = unused[0] if unused else points[0]
-        raise InputError(f"{file}: no slide has its name: give the slide too, or leave it out")
-    return {slide: by_stem[stem] for slide, stem in zip(slides, stems, strict=True)}
+    return Imported(table.drop(columns=["where", "x", "y", "mpp", "image"]), classes, notes)
 
 
 def _read(file: Path, image: str, settings: Settings, span: float) -> tuple[pd.DataFrame, Counter[str]]:

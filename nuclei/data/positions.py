@@ -17,6 +17,7 @@ from nuclei.errors import InputError, one_line
 from nuclei.files import require_file
 
 GEOJSON = (".geojson", ".json")
+TABLES = (".csv", ".tsv", ".txt")
 SEPARATORS = ",;\t"
 NUCLEI = ("detection", "cell")  # QuPath's Object type
 LONGEST_HEADER = 2**20  # characters
@@ -94,6 +95,47 @@ def read_positions(path: Path, image: str | None = None, side: float = SIDE) -> 
         rest = f" but {counts}" if counts else ""
         raise InputError(f"{path}: no nucleus in it{rest}: expected at least one")
     return Positions(np.array(x), np.array(y), microns, f"left out, as no nuclei: {counts}" if counts else "")
+
+
+def find_positions(images: Sequence[Path], files: Sequence[Path]) -> dict[Path, Path]:
+    """Return the file of nuclei of each image.
+
+    Args:
+        images: Tiles or slides.
+        files: A file for each, of the same name but for the ending, or one folder of such files (others in it are
+            passed over), or one table of all, with a column Image.
+
+    Raises:
+        InputError: An image has no file, or several, or a file no image.
+    """
+    stems = [image.stem.casefold() for image in images]
+    for image, stem in zip(images, stems, strict=True):
+        if stems.count(stem) > 1:
+            raise InputError(f"{image}: another image has this name too: rename one, files of nuclei go by it")
+    folder = files[0] if len(files) == 1 and files[0].is_dir() else None
+    if folder:
+        listed = sorted(file for file in folder.iterdir() if file.suffix.lower() in (*GEOJSON, *TABLES))
+        files = [file for file in listed if file.stem.casefold() in stems]
+    elif len(files) == 1 and len(images) == 1:
+        return {images[0]: files[0]}
+    elif len(files) == 1 and files[0].suffix.lower() not in GEOJSON:
+        with open_table(files[0]) as (columns, _):
+            if columns.image is None:
+                raise InputError(f"{files[0]}: no column Image, and {len(images)} images: say which each row is of")
+        return dict.fromkeys(images, files[0])
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        other = by_stem.setdefault(file.stem.casefold(), file)
+        if other is not file:
+            raise InputError(f"{file}: {other} has this name too: leave one out")
+    for image, stem in zip(images, stems, strict=True):
+        if stem not in by_stem:
+            where = f" in {folder}" if folder else ""
+            raise InputError(f"{image}: no file of nuclei has its name: expected {image.stem}.geojson or .csv{where}")
+    for stem, file in by_stem.items():
+        if stem not in stems:
+            raise InputError(f"{file}: no image has its name: give the image too, or leave it out")
+    return {image: by_stem[stem] for image, stem in zip(images, stems, strict=True)}
 
 
 class Row(NamedTuple):

@@ -1,18 +1,25 @@
-"""What `nuclei predict` does: classify each of several inputs, and write its results and their record."""
+"""What `nuclei predict` does: classify each of several inputs, here or on a cluster, and go on where it was ended."""
 
 import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nuclei.errors import one_line
+from nuclei.data.positions import find_positions
+from nuclei.errors import REMEDIES, InputError, one_line
 from nuclei.files import atomic_write, require_distinct, require_writable_file
-from nuclei.inference.record import require_results_of, write_record
+from nuclei.inference.record import claim, describe_models, is_done, require_results_of, sources, write_record
+from nuclei.machine import usable_threads
 
 if TYPE_CHECKING:
+    from nuclei.device import Compute
     from nuclei.inference.classifier import Classifier
 
 # PyTorch, which takes seconds to import, is imported after the checks.
@@ -35,36 +42,93 @@ class Settings(NamedTuple):
     precision: str
     tta: bool
 
+    def asked(self) -> dict[str, Any]:
+        """Return those that make other results; device and threads change no more than the last digits."""
+        return {"mpp": self.mpp, "precision": self.precision, "tta": self.tta}
+
+
+class Job(NamedTuple):
+    """An input to be classified.
+
+    Attributes:
+        source: The input.
+        nuclei: The file of its nuclei; None: of crops.
+        paths: Of the results, all absolute; the last one is the record of the run.
+        made_of: Of `nuclei.inference.record.sources`.
+    """
+
+    source: Path
+    nuclei: Path | None
+    paths: list[Path]
+    made_of: dict[str, Any]
+
+
+class Outcome(NamedTuple):
+    """What became of an input.
+
+    Attributes:
+        line: What is to be said of it, or what was wrong with it.
+        is_error: Whether something was.
+        warnings: What was written to stderr elsewhere.
+    """
+
+    line: str
+    is_error: bool
+    warnings: str = ""
+
 
 def predict_inputs(
-    models: Sequence[Path], inputs: Sequence[Path], nuclei: Path | None, out: Path, settings: Settings
+    models: Sequence[Path], inputs: Sequence[Path], nuclei: Sequence[Path], out: Path, settings: Settings
 ) -> None:
-    """Classify each input, and print a line about it.
+    """Classify each input, and print a line about it. What was done before, of the same files, is not done again.
 
     Args:
         models: Checkpoints, whose probabilities are averaged.
         inputs: Crops, folders or zips of crops, tiles or slides.
-        nuclei: The nuclei of the tile or slide; None: of crops.
+        nuclei: The nuclei of the tiles or slides, see `find_positions`; none: of crops.
         out: Folder of the results: INPUT_predictions.csv, INPUT_run.json and, with nuclei, INPUT_predictions.geojson
             and INPUT_overlay.png.
         settings: How.
 
     Raises:
-        InputError: Before any work, where a result may not be written; and see `nuclei.inference.predict_files`.
+        InputError: Before any work, where a result may not be written; after it, where an input could not be
+            classified: the others are.
     """
+    positions = find_positions(inputs, nuclei) if nuclei else {}
     outputs = [_outputs(out, source, bool(nuclei)) for source in inputs]
-    require_distinct([path for paths in outputs for path in paths], [*models, *inputs, *filter(None, [nuclei])])
+    require_distinct([path for paths in outputs for path in paths], [*models, *inputs, *positions.values()])
     for source, paths in zip(inputs, outputs, strict=True):
         require_results_of(paths, source)
         for path in paths:
             require_writable_file(path)
+    described, jobs = describe_models(models), []
+    for source, paths in zip(inputs, outputs, strict=True):
+        made_of = sources(source, positions.get(source), described, settings.asked())
+        if is_done(paths, made_of):
+            print(one_line(f"{source}: done before, with the same models and settings: {paths[0]}"), flush=True)
+        else:
+            jobs.append(Job(source, positions.get(source), paths, made_of))
+    if not jobs:
+        return
 
+    from nuclei.cluster import cluster_address
     from nuclei.inference.classifier import load_classifier
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
-    classifier = load_classifier(models, settings.device, settings.threads, settings.precision, settings.tta)
-    for source, paths in zip(inputs, outputs, strict=True):
-        print(_predict(classifier, models, source, nuclei, settings.mpp, paths))
+    address = cluster_address()
+    device = "cpu" if address else settings.device  # a worker chooses its device itself
+    classifier = load_classifier(models, device, settings.threads, settings.precision, settings.tta)
+    errors = []
+    for outcome in (_on_cluster if address else _here)(classifier, jobs, settings):
+        print(outcome.warnings, end="", file=sys.stderr)
+        if outcome.is_error and len(inputs) == 1:
+            raise InputError(outcome.line)
+        errors += [outcome.line] if outcome.is_error else []
+        if outcome.is_error:
+            print(one_line(f"error: {outcome.line}"), file=sys.stderr)
+        else:
+            print(one_line(outcome.line), flush=True)
+    if errors:
+        raise InputError(f"{len(errors)} of {len(inputs)} inputs were not classified: see above")
 
 
 def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
@@ -75,28 +139,68 @@ def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
     return [folder / f"{name}_{end}" for end in ends]
 
 
-def _predict(
-    classifier: "Classifier",
-    models: Sequence[Path],
-    source: Path,
-    nuclei: Path | None,
-    given_mpp: float | None,
-    paths: Sequence[Path],
-) -> str:
+def _here(classifier: "Classifier", jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+    for job in jobs:
+        yield _outcome(classifier, job, settings.mpp)
+
+
+def _on_cluster(classifier: "Classifier", jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+    """Classify each input on a machine of the cluster, which reads it, and writes its results, by itself."""
+    from nuclei.cluster import ray_cluster, stream_tasks
+    from nuclei.device import Compute
+
+    compute = Compute(settings.device, settings.threads or usable_threads())
+    tasks = {str(job.source): lambda job=job: (_absolute(job),) for job in jobs}
+    with ray_cluster():
+        for _, outcome in stream_tasks(_task, (classifier, settings.mpp), tasks, compute):
+            yield outcome
+
+
+def _absolute(job: Job) -> Job:
+    """Return a job that means the same in another working folder."""
+    nuclei = job.nuclei.absolute() if job.nuclei else None
+    return job._replace(source=job.source.absolute(), nuclei=nuclei, paths=[path.absolute() for path in job.paths])
+
+
+def _task(classifier: "Classifier", mpp: float | None, name: str, job: Job, compute: "Compute") -> Iterator[Outcome]:
+    """Run on a worker."""
+    from nuclei.device import setup_device
+
+    with redirect_stderr(StringIO()) as warnings:
+        device = setup_device(compute.device, compute.threads)
+        try:
+            outcome = _outcome(replace(classifier, device=device), job, mpp)
+        except OSError as error:
+            if error.errno not in REMEDIES:
+                raise
+            outcome = Outcome(f"{error.filename or name}: {error.strerror}: {REMEDIES[error.errno]}", is_error=True)
+    yield outcome._replace(warnings=warnings.getvalue())
+
+
+def _outcome(classifier: "Classifier", job: Job, mpp: float | None) -> Outcome:
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
+    try:
+        return Outcome(_predict(classifier, job, mpp), is_error=False)
+    except InputError as error:
+        return Outcome(str(error), is_error=True)
+
+
+def _predict(classifier: "Classifier", job: Job, given_mpp: float | None) -> str:
     """Classify an input; return the line that tells of it."""
     from nuclei.inference.predict_files import predict_crops, predict_image
 
-    *results, record = paths
+    *results, record = job.paths
     with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
-        require_results_of(paths, source)
-        if nuclei:
-            labels, mpp, mpp_source = predict_image(classifier, source, nuclei, given_mpp, *results)
-        else:
-            labels = predict_crops(classifier, source, given_mpp, *results)
-            mpp = given_mpp or classifier.task.mpp
-            mpp_source = "--mpp" if given_mpp else "assumed where a crop does not tell it"
-        about = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
-        write_record(temporary, source, nuclei, models, about)
+        require_results_of(job.paths, job.source)
+        with claim(job.paths, job.made_of):
+            if job.nuclei:
+                labels, mpp, mpp_source = predict_image(classifier, job.source, job.nuclei, given_mpp, *results)
+            else:
+                labels = predict_crops(classifier, job.source, given_mpp, *results)
+                mpp = given_mpp or classifier.task.mpp
+                mpp_source = "--mpp" if given_mpp else "assumed where a crop does not tell it"
+            about = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
+            write_record(temporary, job.made_of, about, results)
     counts = np.bincount(labels, minlength=len(classifier.classes))
     listed = ", ".join(f"{count:,} {name}" for name, count in zip(classifier.classes, counts, strict=True))
-    return one_line(f"{source}: {listed}; written: {', '.join(map(str, paths))}")
+    return f"{job.source}: {listed}; written: {', '.join(map(str, job.paths))}"

@@ -133,9 +133,9 @@ def test_bad_points_are_refused_in_one_line_and_nothing_is_written(case, tiles, 
 def test_files_are_matched_by_name_or_refused(tiles, tmp_path):
     geojson = sorted(tiles.glob("*.geojson"))
     for given, points, message in (
-        (slides(tiles)[:2], geojson[1:3], "no file of points has its name"),
-        (slides(tiles)[:2], geojson[:3], "no slide has its name"),
-        ([slides(tiles)[0]] * 2, geojson[:2], "another slide has this name"),
+        (slides(tiles)[:2], geojson[1:3], "no file of nuclei has its name"),
+        (slides(tiles)[:2], geojson[:3], "no image has its name"),
+        ([slides(tiles)[0]] * 2, geojson[:2], "another image has this name"),
         (slides(tiles)[:1], [tmp_path / "no.csv"], "cannot be read"),
     ):
         with pytest.raises(InputError, match=message):

@@ -25,9 +25,12 @@ import pytest
 import ray
 import torch
 from coloured import coloured
+from PIL import Image
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tissue import tissue, write_model
 
+from nuclei.cli import act
 from nuclei.cluster import ATTEMPTS, map_crops, ray_cluster, stream, stream_tasks
 from nuclei.device import Compute
 from nuclei.errors import InputError, run
@@ -382,6 +385,32 @@ def test_a_task_that_ends_every_worker_is_given_up(cluster, capsys):
     with pytest.raises(InputError, match=r"^Ray's workers end, or cannot start, again and again \("):
         list(stream_tasks(work, (), {"bad": tuple}, COMPUTE))
     assert capsys.readouterr().out.count("a worker was lost: bad") == ATTEMPTS - 1
+
+
+def test_slides_are_classified_by_the_cluster_and_those_that_fail_stop_no_others(cluster, monkeypatch, capsys):
+    cluster.second()
+    folder = cluster.folder / "shared"  # all machines see it
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    write_model(Path("model.safetensors"))
+    for number in range(4):
+        Image.fromarray(tissue()[0][:, 100 * number : 100 * number + 400]).save(f"{number}.png", compress_level=1)
+    for number in range(5):
+        Path(f"{number}.csv").write_text(f"x,y\n100,{100 + number}\n")
+    Path("4.png").write_bytes(b"no picture")
+    slides = [f"{number}.png" for number in range(5)]
+    words = ["predict", "model.safetensors", *slides, "--nuclei", ".", "--threads", "1", "--no-tta"]
+    with pytest.raises(InputError, match=r"^1 of 5 inputs were not classified: see above$"):
+        act([*words, "--out", "spread"])
+    said = capsys.readouterr()
+    assert said.out.count("; written: ") == 4 and said.err.count("taken for 0.25 microns per pixel") == 4
+    assert "4.png: not a PNG, JPEG or TIFF" in said.err
+    monkeypatch.delenv("RAY_ADDRESS")
+    act([*(word for word in words if word != "4.png"), "--out", "here"])
+    names = sorted(path.name for path in Path("here").iterdir())
+    assert len(names) == 16 and sorted(path.name for path in Path("spread").iterdir()) == names
+    for name in names:
+        assert Path("spread", name).read_bytes() == Path("here", name).read_bytes()
 
 
 def test_a_search_that_loses_a_machine_finds_the_same(cluster, tmp_path):
