@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.data.cut import cut, window
-from nuclei.data.images import SUFFIXES, decode_with_resolution, open_image
+from nuclei.data.images import SUFFIXES, decode_with_resolution, open_image, require_crop
 from nuclei.data.resolution import Resolution
 from nuclei.data.zips import open_members
 from nuclei.errors import InputError, warn
@@ -62,8 +62,10 @@ def open_crop_files(
         return cut(pixels, height / 2, width / 2, span, task.side)
 
     if path.is_dir():
-        files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir()]
         names = sorted(file.name for file in files if not file.name.startswith("."))  # ._1.png is by macOS
+        for name in names:
+            require_crop(path / name)
         yield _checked(names, path), lambda name: crop(path / name, str(path / name))
         _warn(path, guesses)
         return
