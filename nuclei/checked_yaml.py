@@ -72,9 +72,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# DVC writes YAML 1.2, whose numbers need no point: `-S lr=0.00005` becomes 5e-05, which PyYAML takes for text.
+# Numbers as YAML 1.2 has them, by which DVC reads and writes. PyYAML's are those of 1.1: 5e-05 is text, 064 is 52 and
+# 1:04 is 64.
+INTEGER, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (INTEGER, FLOAT)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+    INTEGER, re.compile(r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    FLOAT,
+    re.compile(r"[-+]?(?:(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
+_Loader.add_constructor(
+    INTEGER, lambda loader, node: int(node.value.replace("_", ""), 0 if node.value.lstrip("-+")[1:2].isalpha() else 10)
 )
 
 
@@ -92,7 +106,17 @@ def _describe(problem: ErrorDetails, schema: type[BaseModel], renamed: Mapping[s
         return f"{key}: no such parameter; {_nearest(_keys(schema), *map(str, problem['loc']))}"
     if problem["type"] == "missing":
         return f"{key}: missing: add it"
-    return f"{key}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!a:.60}"
+    given = problem["input"]
+    remedy = " in quotes: leave them out" if isinstance(given, str) and _is_number(given) else ""
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}, got {given!a:.60}{remedy}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isascii()
 
 
 def _nearest(known: list[str], *unknown: str) -> str:

@@ -79,6 +79,13 @@ class Data(Section):
     channels: int  # 1: grey, 3: RGB
     mpp: Annotated[float, Field(ge=0.05, le=4)]  # microns per pixel of the crops
 
+    @field_validator("raw")
+    @classmethod
+    def _spelled_out(cls, value: str) -> str:
+        if value.startswith("~"):  # no shell comes across it
+            raise ValueError("should be written out, without ~")
+        return value
+
     @field_validator("channels")
     @classmethod
     def _grey_or_rgb(cls, value: int) -> int:
@@ -332,7 +339,9 @@ class Params(Section):
     @property
     def on_sample(self) -> bool:
         """Whether the crops are the built-in sample's, however `data.raw` is spelled."""
-        return Path(self.data.raw).resolve() == Path(SAMPLE).resolve()
+        raw, sample = Path(self.data.raw), Path(SAMPLE)
+        same = raw.exists() and sample.exists() and raw.samefile(sample)  # Data/Sample, on a Mac
+        return same or raw.resolve() == sample.resolve()
 
 
 def load_params(path: Path) -> Params:

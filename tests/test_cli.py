@@ -108,6 +108,18 @@ def test_a_picture_without_a_resolution_is_taken_for_40x_and_that_is_said(model,
     assert (tmp_path / "out/tile_predictions.csv").read_bytes() != first
 
 
+def test_a_resolution_by_the_objective_alone_is_said(model, tmp_path, run):
+    description = "Aperio Image Library v11|AppMag = 20|"
+    tifffile.imwrite(tmp_path / "tile.tif", tissue()[0], photometric="rgb", metadata=None, description=description)
+    (tmp_path / "nuclei.csv").write_text("x,y\n100,100\n")
+    tile, out = tmp_path / "tile.tif", tmp_path / "out"
+    code, _, errors = run("predict", model, tile, "--nuclei", tmp_path / "nuclei.csv", "--out", out, *FAST)
+    told = "an objective of 20x"
+    assert (code, errors) == (0, f"warning: {tile} tells {told} alone: taken for 0.5 microns per pixel; see --mpp\n")
+    record = json.loads((out / "tile_run.json").read_text())
+    assert (record["mpp"], record["mpp_source"]) == (0.5, told)
+
+
 def test_several_models_are_averaged(model, tmp_path, run):
     other = write_model(tmp_path / "other.safetensors", seed=1)
     (tmp_path / "crops").mkdir()

@@ -6,7 +6,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.data.competition import assign_roles, competition_writer
-from nuclei.data.images import SUFFIXES, decode
+from nuclei.data.images import SUFFIXES, decode, require_crop
 from nuclei.data.png import LARGEST, SMALLEST
 from nuclei.data.tables import MOST_CROPS
 from nuclei.errors import InputError
@@ -58,8 +58,9 @@ def _list_crops(folder: Path) -> pd.DataFrame:
     rows = []
     for path in sorted(folder.glob("*/**/*")):
         parts = path.relative_to(folder).parts
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in parts) or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in parts) or path.is_dir():
             continue
+        require_crop(path)
         if len(parts) > 3:
             raise InputError(f"{path}: expected CLASS/crop or CLASS/GROUP/crop below {folder}: move it")
         rows.append((path, parts[0], parts[1] if len(parts) == 3 else ""))

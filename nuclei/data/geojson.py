@@ -6,7 +6,7 @@ left corner. RFC 7946 for the geometries.
 
 import json
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from colorsys import hsv_to_rgb
@@ -31,7 +31,7 @@ FEATURES = ("item", "features.item", "")
 # Of classes, RGB, Okabe & Ito's: told apart by colour-blind readers, and from haematoxylin and eosin.
 COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 114, 178), (204, 121, 167), (230, 159, 0))
 GOLDEN = 0.618034  # of the circle of hues, between neighbours of further classes: no two are close
-AREAS = ("annotation", "tma_core", "tma core", "tile", "root")  # objectType of what is no nucleus, unless it is small
+AREAS = ("annotation", "tma_core", "tma core", "tmacore", "tile", "root")  # objectType of what is no nucleus, unless it is small
 
 
 class Nucleus(NamedTuple):
@@ -95,7 +95,7 @@ def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = 
 
 
 def require_unpacked(path: Path) -> None:
-    """Look whether a file is packed, whatever its name.
+    """Look whether a file is packed, or text in UTF-16, whatever its name.
 
     Raises:
         InputError: It is.
@@ -107,6 +107,8 @@ def require_unpacked(path: Path) -> None:
         raise InputError(f"{path}: a zip or an Excel workbook: unpack it first, or save it as CSV in UTF-8")
     if start.startswith(b"\x1f\x8b"):
         raise InputError(f"{path}: packed by gzip: unpack it first")
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or (len(start) == 4 and bytes(2) in (start[::2], start[1::2])):
+        raise InputError(f"{path}: text in UTF-16, expected UTF-8: save it so")
 
 
 def _find_layout(path: Path) -> str:
@@ -215,8 +217,14 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
 
 def _object_type(feature: Feature, properties: dict[str, Any]) -> str:
     """Return what QuPath calls an object, as it does now (objectType), before 0.4 (object_type) and before 0.2 (id)."""
-    older = re.fullmatch(r"Path(\w+)Object", str(feature.get("id", "")))
-    return str(properties.get("objectType") or properties.get("object_type") or (older[1] if older else ""))
+    named = properties.get("objectType") or properties.get("object_type")
+    return str(named or older_object_type(str(feature.get("id", ""))))
+
+
+def older_object_type(name: str) -> str:
+    """Return what QuPath called an object by the name of its class (PathCellObject: Cell); "" where `name` is none."""
+    match = re.fullmatch(r"(?:Path)?(\w+)Object", name)
+    return match[1] if match else ""
 
 
 def _classification(properties: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 from nuclei.errors import InputError
@@ -22,8 +23,8 @@ def normalise_groups(values: Sequence[str]) -> tuple[list[str], list[tuple[str, 
     """Give every spelling of a group the same text.
 
     The same are: Unicode forms (NFKC), upper and lower case, kinds of dashes, white space wherever it is (between two
-    digits it separates, as in "1 2"), characters without width, and numbers with leading zeros or nothing but zeros
-    behind the point (7, 07, 7.0). "1.1" and "1.10" are two groups. Two groups joined by mistake cost a little data; a
+    digits it separates, as in "1 2"), characters without width, and numbers with leading zeros, nothing but zeros
+    behind the point, an exponent or separated thousands (7, 07, 7.0, 7e0; 1,234). "1.1" and "1.10" are two groups. Two groups joined by mistake cost a little data; a
     group torn apart puts a patient into two folds.
 
     Args:
@@ -91,9 +92,14 @@ def suspicious_files(folder: Path) -> list[str]:
 def _key(value: str) -> str:
     """Return what all spellings of a group have in common."""
     text = _visible(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold()))
+    text = text.replace("i\N{COMBINING DOT ABOVE}", "i").replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")  # Turkish
     text = "".join(_plain(letter) for letter in text).strip()
     text = re.sub(r"(?<=\d)\s+(?=\d)", " ", text)
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
+    if re.fullmatch(r"[+-]?\d{1,3}([,'\u2019 ]\d{3})+([.]0*)?", text):
+        text = re.sub(r"[,'\u2019 ]", "", text)
+    if re.fullmatch(r"[+-]?\d{1,20}([.,]\d{0,20})?e[+]?\d{1,2}", text):
+        text = f"{Decimal(text.replace(',', '.')):f}"
     text = re.sub(r"\A([+-]?\d+)[.,]0*\Z", r"\1", text)
     return re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
 

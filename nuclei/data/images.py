@@ -29,6 +29,14 @@ MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")  # of crops
 
 
+def require_crop(path: Path) -> None:
+    """Raise InputError where a file of a folder of crops is none: a dead link, a pipe. It would be left out unseen."""
+    try:
+        require_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): put the crop there, or remove it") from None
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[TissueImage]:
     """Open an image.

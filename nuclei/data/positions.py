@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nuclei.data.geojson import SIDE, read_nuclei, require_unpacked
+from nuclei.data.geojson import SIDE, older_object_type, read_nuclei, require_unpacked
 from nuclei.errors import InputError, one_line
 from nuclei.files import require_file
 
@@ -55,6 +55,7 @@ class Columns(NamedTuple):
         xy: Their numbers.
         image: Number of the column that names the image; None: there is none.
         object_type: Number of the column with QuPath's Object type; None: there is none.
+        name: Number of the column Name, where QuPath before 0.4 has PathCellObject and the like; None: there is none.
         width: Number of columns.
         header: All names, in lower case.
     """
@@ -64,6 +65,7 @@ class Columns(NamedTuple):
     xy: list[int]
     image: int | None
     object_type: int | None
+    name: int | None
     width: int
     header: tuple[str, ...]
 
@@ -205,7 +207,7 @@ def open_table(path: Path) -> Iterator[tuple[Columns, Callable[[Counter[str], Se
                     if not values:
                         continue
                     _require_width(values, columns.width, separator, where)
-                    kind = _value(values, columns.object_type)
+                    kind = _object_type(values, columns)
                     if kind and kind.lower() not in NUCLEI:
                         left_out[one_line(kind[:40])] += 1
                         continue
@@ -231,6 +233,12 @@ def open_table(path: Path) -> Iterator[tuple[Columns, Callable[[Counter[str], Se
 
 def _value(values: list[str], i: int | None) -> str:
     return "" if i is None or i >= len(values) else values[i].strip()
+
+
+def _object_type(values: list[str], columns: Columns) -> str:
+    """Return what QuPath calls the object of a row, "" where it does not tell."""
+    kind = _value(values, columns.object_type)
+    return older_object_type(kind) or kind or older_object_type(_value(values, columns.name))
 
 
 def _require_width(values: list[str], width: int, separator: str, where: str) -> None:
@@ -273,11 +281,13 @@ def _stem(name: str) -> str:
 def _find_columns(path: Path, header: list[str]) -> Columns:
     """Find the columns by their names, in any case."""
     plain = [name.strip().lower().replace("\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}") for name in header]
-    image, object_type = (plain.index(name) if name in plain else None for name in ("image", "object type"))
+    image, object_type, name = (
+        plain.index(wanted) if wanted in plain else None for wanted in ("image", "object type", "name")
+    )
     for names, microns in COLUMNS:
         if all(plain.count(name) == 1 for name in names):
             xy = [plain.index(name) for name in names]
-            return Columns(names, microns, xy, image, object_type, len(header), tuple(plain))
+            return Columns(names, microns, xy, image, object_type, name, len(header), tuple(plain))
     raise InputError(
         f"{path}: expected a column x and a column y, in pixels, or QuPath's Centroid X and Centroid Y, "
         f"found {','.join(header)[:100]!a}: name them so"

@@ -34,10 +34,11 @@ COMPRESSIONS = {
 ReadRegion = Callable[[int, int, int, int], np.ndarray]
 
 
-def _image_pages(file: tifffile.TiffFile, where: str) -> tuple[list[tifffile.TiffPage], Resolution]:
+def _image_pages(file: tifffile.TiffFile, where: str, whole: bool) -> tuple[list[tifffile.TiffPage], Resolution]:
     """Return the page that is the image, or its three channels, and the resolution.
 
-    Further pages that are smaller (a pyramid, a label) or marked as reduced are passed over.
+    Further pages that are smaller (a pyramid, a label) or marked as reduced are passed over. Which page is the image
+    where a further one is larger is left to OpenSlide, unless the first is read here, or `whole`.
     Raises InputError, which starts with `where`, where there is no one image, or none of plain pixels.
     """
     first = _page(file, 0)
@@ -51,6 +52,10 @@ def _image_pages(file: tifffile.TiffFile, where: str) -> tuple[list[tifffile.Tif
             page = _page(file, number)
         except IndexError:
             break
+        if (whole or in_segments(first)) and (
+            page.imagelength > first.imagelength or page.imagewidth > first.imagewidth
+        ):
+            raise InputError(f"{where}: page {number + 1} is larger than the first, expected one image: save it as RGB")
         same = (page.imagelength, page.imagewidth) == (first.imagelength, first.imagewidth)
         if same and not int(page.subfiletype or 0) & (REDUCED | MASK):
             pages.append(page)
@@ -222,7 +227,7 @@ def check_tiff(file: BinaryIO, where: str) -> Resolution:
     Raises InputError as `_image_pages` does, and where it is damaged.
     """
     with open_tiff(file, where) as tiff:
-        pages, resolution = read_pages(tiff, where)
+        pages, resolution = read_pages(tiff, where, whole=True)
     if len(pages) > 1:
         raise InputError(f"{where}: colour in three pages: save it as RGB")
     return resolution
@@ -237,10 +242,10 @@ def open_tiff(file: BinaryIO, where: str) -> tifffile.TiffFile:
         raise InputError(f"{where}: a damaged TIFF: copy or save it again") from None
 
 
-def read_pages(tiff: tifffile.TiffFile, where: str) -> tuple[list[tifffile.TiffPage], Resolution]:
+def read_pages(tiff: tifffile.TiffFile, where: str, whole: bool = False) -> tuple[list[tifffile.TiffPage], Resolution]:
     """Return what `_image_pages` does. Raises InputError for whatever befalls tifffile, too."""
     try:
-        return _image_pages(tiff, where)
+        return _image_pages(tiff, where, whole)
     except InputError:
         raise
     except Exception:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.data.cut import cut, window
-from nuclei.data.images import SUFFIXES, decode_with_resolution, open_image
+from nuclei.data.images import SUFFIXES, decode_with_resolution, open_image, require_crop
+from nuclei.data.resolution import Resolution
 from nuclei.data.zips import open_members
-from nuclei.errors import InputError
+from nuclei.errors import InputError, warn
 from nuclei.files import require_file
 from nuclei.task import COLON, Task
 
@@ -25,7 +27,8 @@ def open_crop_files(
     Args:
         path: One crop, a folder of crops (those in its folders are not looked at) or a zip of crops (these are).
         task: Says how many microns a crop spans, and to how many pixels it is brought.
-        mpp: Microns per pixel of the crops; None: what each tells, or else the task's.
+        mpp: Microns per pixel of the crops; None: what each tells, or else the task's, of which a warning tells in the
+            end.
 
     Yields:
         The names of the crops, and what returns one of them by its name, uint8 (side, side, 3).
@@ -34,8 +37,11 @@ def open_crop_files(
         InputError: Of a crop in a folder or zip when it is read; of a name that no table can hold at once.
     """
 
-    def check(height: int, width: int, told: float | None, where: str) -> float:
+    guesses: Counter[str] = Counter()
+
+    def check(height: int, width: int, resolution: Resolution, where: str) -> float:
         """Return the pixels that the crop spans."""
+        told = resolution.mpp
         side = window(mpp or told or task.mpp, task)
         if (height, width) != (round(side), round(side)):
             at = f" at the {told:.3g} microns per pixel that it tells" if told and not mpp else ""
@@ -43,18 +49,25 @@ def open_crop_files(
                 f"{where}: {width}x{height} pixels, expected {round(side)}x{round(side)} for a crop{at}: cut it to "
                 "that size, or name the file of its nuclei with --nuclei where it is a tile or slide"
             )
+        if not mpp and not told:
+            guesses[f"not told: taken for {task.mpp:g}"] += 1
+        elif not mpp and resolution.source.startswith("an objective"):
+            guesses[f"told by {resolution.source} alone: taken for {told:.3g}"] += 1
         return side
 
     def crop(file: Path | io.BytesIO, where: str) -> np.ndarray:
         pixels, resolution = decode_with_resolution(file, where)
         height, width = pixels.shape[:2]
-        span = check(height, width, resolution.mpp, where)
+        span = check(height, width, resolution, where)
         return cut(pixels, height / 2, width / 2, span, task.side)
 
     if path.is_dir():
-        files = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir()]
         names = sorted(file.name for file in files if not file.name.startswith("."))  # ._1.png is by macOS
+        for name in names:
+            require_crop(path / name)
         yield _checked(names, path), lambda name: crop(path / name, str(path / name))
+        _warn(path, guesses)
         return
     try:
         require_file(path)
@@ -67,9 +80,15 @@ def open_crop_files(
             yield _checked(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
     else:
         with open_image(path) as image:  # it may be a whole slide, which must not be decoded to be refused
-            span = check(image.height, image.width, image.mpp, str(path))
+            span = check(image.height, image.width, Resolution(image.mpp, image.mpp_source), str(path))
             pixels = image.read(0, 0, image.height, image.width)
         yield _checked([path.name], path), lambda name: cut(pixels, image.height / 2, image.width / 2, span, task.side)
+    _warn(path, guesses)
+
+
+def _warn(path: Path, guesses: Counter[str]) -> None:
+    for guess, count in guesses.items():
+        warn(f"{path}: resolution of {count:,} crop{'s' * (count > 1)} {guess} microns per pixel; see --mpp")
 
 
 def _checked(names: list[str], path: Path) -> list[str]:

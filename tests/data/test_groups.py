@@ -25,6 +25,10 @@ NO_BREAK, ZERO_WIDTH, THIN, BYTE_ORDER_MARK = "\u00a0", "\u200b", "\u2009", "\uf
         ("case 1", f"{BYTE_ORDER_MARK}case 1", f"case{ZERO_WIDTH} 1", "case 1\t", "ca\u00adse 1"),
         ("A 1 2", "a 1  2", f"A1{NO_BREAK}2"),
         ("0", "00", "0.0"),
+        ("7", "7e0", "7E+00", "7.0e+00", "0.7e1"),
+        ("1200", "1,200", "1'200", "1\u2019200", "1 200", f"1{NO_BREAK}200", "1,200.0", "1.2e3", "01200"),
+        ("İzmir", "izmir", "IZMIR", "\u0131zm\u0131r", "I\u0307zmir"),  # Turkish
+        ("Of\ufb01ce 7", "office 7", "OFFICE \uff17"),  # a ligature, a full-width digit
     ],
 )
 def test_spellings_of_a_patient_are_one_group(spellings):
@@ -39,7 +43,8 @@ def test_spellings_of_a_patient_are_one_group(spellings):
     [
         ("7", "70", "-7", "7.5", "7.05", "17", "P7", "7a"),
         ("1.1", "1.10", "1.01", "1", "11"),  # the tenth slide of patient 1 is not the first
-        ("1 2", "12", "1-2", "1_2"),
+        ("1 2", "12", "1-2", "1_2", "1,2", "1e2"),
+        ("1.234", "1,2345", "12345", "1234", "1e99"),
         ("TCGA-A6-2671", "TCGA-A6-2672", "TCGA-A6-267"),
         ("Müller", "Muller", "Mueller"),
         ("tile_1_01", "tile_10_1", "tile_101"),

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import struct
 import tracemalloc
 import zipfile
@@ -11,12 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from consep import draw_tiles, write_consep
+from PIL import Image
 from scipy.io import savemat
+from tissue import some_crops
 
+from nuclei.data.folders import import_folders
+from nuclei.data.points import Settings, import_points
 from nuclei.data.public.consep import import_consep
 from nuclei.data.public.nucls import import_nucls
 from nuclei.data.public.pannuke import import_pannuke
 from nuclei.errors import InputError
+from nuclei.inference.crop_files import open_crop_files
 
 PLACES = {
     "pipe": os.mkfifo,
@@ -34,6 +40,32 @@ def test_what_is_no_file_is_refused_and_never_waited_for(name, read, tmp_path):
     with pytest.raises(InputError, match=r"set\.zip: cannot be read \(.*\): give the zip as downloaded"):
         read([tmp_path / "set.zip"], tmp_path / "out", 0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "folder"])
+def test_your_own_files_are_not_waited_for_or_left_out_either(name, tmp_path):
+    """Of `import pannuke`, `points` (slide, table, GeoJSON), `folders`, and a folder of crops that is predicted."""
+    crops = tmp_path / "crops" / "tumour"
+    crops.mkdir(parents=True)
+    for number in range(2):
+        Image.fromarray(some_crops(2)[number]).save(crops / f"{number}.png")
+    shutil.copytree(crops, tmp_path / "crops" / "stroma")
+    bad = {name: tmp_path / name for name in ("fold_1.zip", "slide.png", "points.csv", "points.geojson")}
+    for path in (*bad.values(), crops / "2.png"):
+        PLACES[name](path)
+    good, out = crops / "0.png", tmp_path / "out"
+    calls = [
+        lambda: import_pannuke([bad["fold_1.zip"]], out, 0, "Colon"),
+        lambda: import_points([bad["slide.png"]], [bad["points.csv"]], out, Settings(100, 0.25, 0.25)),
+        lambda: import_points([good], [bad["points.csv"]], out, Settings(100, 0.25, 0.25)),
+        lambda: import_points([good], [bad["points.geojson"]], out, Settings(100, 0.25, 0.25)),
+        lambda: import_folders(tmp_path / "crops", out, 0.2, 0),
+        lambda: open_crop_files(crops).__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"(fold_1\.zip|slide\.png|points\.\w+|2\.png): cannot be read \("):
+            call()
+    assert not out.exists()
 
 
 def test_a_link_to_an_archive_is_read(tmp_path):

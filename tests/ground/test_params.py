@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 from pydantic import ValidationError
 
 from nuclei.errors import InputError
@@ -162,11 +163,30 @@ def test_a_parameter_of_an_earlier_version_is_told_what_became_of_it(key, tmp_pa
             value = value[part]
 
 
-@pytest.mark.parametrize("text", ["5e-05", "5E-5", "0.00005", "5.0e-5"])
+@pytest.mark.parametrize("text", ["5e-05", "5E-5", "0.00005", "5.0e-5", ".5e-4", "+5e-5", "5.e-5"])
 def test_numbers_are_read_as_dvc_writes_them(text, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS.read_text().replace("\nlr:\n", f"\nlr: {text}\n"))
     assert load_params(path).lr == 0.00005
+
+
+@pytest.mark.parametrize("text", ["64", "064", "0x40", "0o100", "6_4", "+64"])
+def test_whole_numbers_are_those_of_dvc(text, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text().replace("\nbatch_size:\n", f"\nbatch_size: {text}\n"))
+    assert load_params(path).batch_size == 64 == YAML().load(path.read_text())["batch_size"]  # what DVC reads by
+
+
+@pytest.mark.parametrize(("text", "said"), [("1:04", "'1:04'"), ('"0.001"', "'0.001' in quotes: leave them out")])
+def test_what_only_looks_like_a_number_is_refused(text, said, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text().replace("\nlr:\n", f"\nlr: {text}\n"))
+    assert complaint(path) == f"lr: Input should be a valid number, got {said}"
+
+
+def test_a_folder_that_only_a_shell_would_know_is_refused(tmp_path):
+    path = changed(tmp_path, "data.raw", "~/kaggle")
+    assert complaint(path) == "data.raw: should be written out, without ~, got '~/kaggle'"
 
 
 def test_a_missing_key_is_named(tmp_path):

@@ -118,3 +118,24 @@ def test_a_zip_is_checked_as_the_pipelines_are(folder):
     assert "expected a plain relative name" in complaint(folder.parent / "crops.zip")
     write_zip(folder.parent / "crops.zip", {"a/7.png": b"", "b/7.png": b""})
     assert "there is another '7.png'" in complaint(folder.parent / "crops.zip")
+
+
+def test_an_assumed_resolution_is_told_once_per_input(folder, capsys):
+    write_zip(folder.parent / "crops.zip", {name: (folder / name).read_bytes() for name in CROPS})
+    guess = "not told: taken for 0.25 microns per pixel; see --mpp\n"
+    for path, crops in ((folder, "3 crops"), (folder.parent / "crops.zip", "3 crops"), (folder / "7.png", "1 crop")):
+        read_all(path)
+        assert capsys.readouterr().err == f"warning: {path}: resolution of {crops} {guess}"
+        read_all(path, mpp=0.25)
+        assert capsys.readouterr().err == ""
+    for path in folder.iterdir():
+        PIL.Image.open(path).save(path, dpi=(101_600, 101_600))
+    read_all(folder)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_resolution_by_the_objective_alone_is_told(tmp_path, capsys):
+    described = {"description": "Aperio|AppMag = 20|", "metadata": None, "photometric": "rgb"}
+    tifffile.imwrite(tmp_path / "crop.tif", CROPS["7.png"][:50, :50], **described)
+    assert read_all(tmp_path / "crop.tif")["crop.tif"].shape == (100, 100, 3)
+    assert "1 crop told by an objective of 20x alone: taken for 0.5 microns per pixel" in capsys.readouterr().err

@@ -81,6 +81,25 @@ def test_annotations_are_no_nuclei_and_that_is_said(tmp_path):
         read_positions(path, "tile.png")
 
 
+def test_objects_as_older_versions_of_qupath_name_them(tmp_path):
+    path = tmp_path / "nuclei.tsv"
+    names = ["PathAnnotationObject", "PathDetectionObject", "TMACoreObject", "PathCellObject", "Tumour"]
+    rows = "".join(f"tile.png\t{name}\t{n}\t{n}\n" for n, name in enumerate(names))
+    for column in ("Name", "Object type"):
+        path.write_text(f"Image\t{column}\tCentroid X px\tCentroid Y px\n" + rows)
+        positions = read_positions(path, "tile.png")
+        assert positions.x.tolist() == ([1, 3, 4] if column == "Name" else [1, 3])
+        assert positions.left_out.startswith("left out, as no nuclei: 1 Annotation, 1 TMACore")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_text_in_utf16_is_named(encoding, tmp_path):
+    for name, text in (("nuclei.csv", "x,y\n1,2\n"), ("nuclei.geojson", json.dumps([point(1, 2)]))):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        with pytest.raises(InputError, match=r"text in UTF-16, expected UTF-8: save it so"):
+            read_positions(tmp_path / name)
+
+
 def square(x: float, y: float, half: float = 8) -> list[list[float]]:
     return [
         [x - half, y - half],

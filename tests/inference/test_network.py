@@ -9,6 +9,8 @@ from tissue import some_crops, write_model
 
 from tools.clone import ROOT
 
+FAST = ["--no-tta", "--threads", "1"]
+
 WATCHED = """
 import sys, os
 
@@ -43,7 +45,7 @@ def run(folder: Path, code: str, *words: str, **environment: str) -> subprocess.
 def test_predict_opens_no_connection_and_prints_nothing_else(tmp_path):
     write_model(tmp_path / "model.safetensors")
     PIL.Image.fromarray(some_crops(1)[0]).save(tmp_path / "crop.png")
-    done = run(tmp_path, WATCHED, "predict", "model.safetensors", "crop.png", "--no-tta", "--threads", "1")
+    done = run(tmp_path, WATCHED, "predict", "model.safetensors", "crop.png", "--mpp", "0.25", *FAST)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from tissue import tissue, write_model
 
-from nuclei.cli import act
+from nuclei.cli import act, main
 from nuclei.errors import InputError
 from nuclei.inference.overlay import draw_overlay
 from nuclei.task import CLASSES
@@ -58,11 +58,41 @@ def test_results_of_another_input_are_not_replaced(work):
     with pytest.raises(InputError, match="two results would have this name"):
         predict("patient_1/tile.png", "patient_2/tile.png", "--out", "new")
     assert not Path("new").exists()
+    crop(work / "patient_1" / "tile.tif", 50)
+    with pytest.raises(InputError, match=r"tile_predictions\.csv: exists, and is of .*tile\.png: give another --out"):
+        predict("patient_1/tile.tif")
+    with pytest.raises(InputError, match="two results would have this name"):
+        predict("patient_1/tile.png", "patient_1/tile.tif", "--out", "new")
+    assert Path("predictions/tile_predictions.csv").read_bytes() == first and not Path("new").exists()
     Path("mine").mkdir()
     Path("mine/tile_predictions.csv").write_text("of a user")
     with pytest.raises(InputError, match="exists, of another program or version"):
         predict("patient_1/tile.png", "--out", "mine")
     assert Path("mine/tile_predictions.csv").read_text() == "of a user"
+
+
+@pytest.mark.parametrize("names", [("Case.png", "case.PNG"), ("gr\u00f6\u00dfe.png", "GRO\u0308SSE.tif")])
+def test_names_that_other_disks_do_not_tell_apart_are_two_results_of_one_name(names, work):
+    for number, name in enumerate(names):
+        crop(work / str(number) / name, 50 * number)
+    with pytest.raises(InputError, match="two results would have this name: run them with an --out each"):
+        predict(*(f"{number}/{name}" for number, name in enumerate(names)))
+    assert not Path("predictions").exists()
+
+
+@pytest.mark.parametrize("place", ["predictions", "predictions/a_run.json", "predictions/a_predictions.csv"])
+def test_a_folder_or_file_in_the_place_of_results_is_named_before_any_work(place, work):
+    crop(work / "a.png")
+    if place == "predictions":
+        Path(place).write_text("of a user")
+    else:
+        Path(place).mkdir(parents=True)
+    before = sorted(work.rglob("*"))
+    with pytest.raises(InputError, match=rf"{place}[ :].*(not a folder|exists, of another program or version)"):
+        predict("a.png")
+    assert sorted(work.rglob("*")) == before
+    with pytest.raises(InputError, match=r"a folder: name the file to be written"):
+        act(["export", "model.safetensors", "."])
 
 
 def test_an_output_that_is_an_input_is_refused_before_any_work(work):
@@ -118,13 +148,19 @@ def test_a_name_that_is_not_utf8_is_named_before_anything_is_predicted(work):
     assert not Path("predictions").exists()
 
 
-def test_long_names_are_written_and_names_too_long_refused_before_any_work(work):
+def test_long_names_are_written_and_names_too_long_refused_before_any_work(work, monkeypatch, capsys):
     crop(work / ("n" * 230 + ".png"))
     predict("n" * 230 + ".png")
     assert (work / "predictions" / ("n" * 230 + "_predictions.csv")).exists()
     crop(work / ("n" * 245 + ".png"))
-    with pytest.raises(OSError, match="File name too long"):
-        predict("n" * 245 + ".png")
+    monkeypatch.setattr(sys, "argv", ["nuclei", "predict", "model.safetensors", "n" * 245 + ".png", "--out", "new"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main()
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: new/nnn") and errors.count("\n") == 1
+    assert errors.endswith("n_predictions.csv: File name too long: give a shorter name\n")
+    assert not Path("new").exists()
 
 
 def test_files_that_macos_puts_into_zips_are_passed_over(work):
