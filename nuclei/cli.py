@@ -1,4 +1,4 @@
-"""The command `nuclei`: predict, export, import, example, doctor."""
+"""The command `nuclei`: predict, detect, export, import, example, doctor."""
 
 import argparse
 import io
@@ -77,8 +77,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     command.add_argument("model", type=Path, metavar="MODEL", help=about)
     about = "crop, folder or zip of crops, tile or slide; several are classified one after the other"
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help=about)
-    about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON"
+    about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON; default: detected"
     command.add_argument("--nuclei", type=Path, metavar="FILE", help=about)
+    _add_detector(command)
     about = "microns per pixel; default: what the image tells, or else the model's"
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     about = "output folder; default: %(default)s"
@@ -92,6 +93,18 @@ def parse(words: list[str]) -> argparse.Namespace:
     about = "number format of the network; default: bfloat16 where the device computes in it"
     command.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help=about)
     command.set_defaults(action=predict)
+
+    about = "find the nuclei of a tile or slide"
+    command = commands.add_parser("detect", help=about, description=detect.__doc__)
+    command.add_argument("slide", type=Path, metavar="SLIDE", help="tile or slide, stained with H&E")
+    about = "microns per pixel; default: what the image tells"
+    command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
+    about = "of nuclei, microns, of circles of their area; default: 3 20"
+    command.add_argument("--diameter", type=_between(1.0, 100.0), nargs=2, metavar=("FROM", "TO"), help=about)
+    _add_detector(command)
+    about = "output folder; default: %(default)s"
+    command.add_argument("--out", type=Path, default="detections", metavar="FOLDER", help=about)
+    command.set_defaults(action=detect)
 
     about = "write a model as ONNX: uint8 crops in, probabilities out"
     command = commands.add_parser("export", help=about, description=export.__doc__)
@@ -167,6 +180,11 @@ def _add_labelled(sets: Any) -> None:
     _add_output(command)
 
 
+def _add_detector(command: argparse.ArgumentParser) -> None:
+    about = "function of yours that finds nuclei in a tile; default: the built-in one"
+    command.add_argument("--detector", metavar="FILE.py:FUNCTION", help=about)
+
+
 def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new output folder")
     about = "share of the crops of each class that becomes test.zip, predicted and not scored; default: %(default)s"
@@ -205,13 +223,13 @@ def predict(args: argparse.Namespace) -> None:
     """Classify crops, or the nuclei of a tile or slide.
 
     Writes INPUT_predictions.csv, with calibrated probabilities and the set of classes that a nucleus may well be (more
-    than one: the model is unsure), and INPUT_run.json, which tells what they were made of; with --nuclei, also
+    than one: the model is unsure), and INPUT_run.json, which tells what they were made of; of a tile or slide, also
     INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png.
     """
     if args.nuclei and len(args.inputs) > 1:
         raise InputError("--nuclei names the nuclei of one image: give one INPUT")
     _require_writable(args.out)
-    outputs = [_outputs(args.out, source, bool(args.nuclei)) for source in args.inputs]
+    outputs = [_outputs(args.out, source, bool(args.nuclei) or not source.is_dir()) for source in args.inputs]
     inputs = [*args.models, *args.inputs, *filter(None, [args.nuclei])]
     require_distinct([path for paths in outputs for path in paths], inputs)
     for source, paths in zip(args.inputs, outputs, strict=True):
@@ -220,40 +238,72 @@ def predict(args: argparse.Namespace) -> None:
             require_writable_file(path)
 
     from nuclei.inference.classifier import load_classifier
+    from nuclei.inference.crop_files import is_larger_than_a_crop
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
     classifier = load_classifier(args.models, args.device, args.threads, args.precision, args.tta)
-    for source, paths in zip(args.inputs, outputs, strict=True):
-        _predict(args, classifier, source, paths)
+    for source in args.inputs:
+        is_image = bool(args.nuclei) or is_larger_than_a_crop(source, classifier.task, args.mpp)
+        _predict(args, classifier, source, _outputs(args.out, source, is_image))
 
 
-def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
-    """Return the files that are written for an input; the last one is the record of the run."""
+def _outputs(folder: Path, source: Path, is_image: bool) -> list[Path]:
+    """Return the files that are written for a tile or slide, or for crops; the last one is the record of the run."""
     absolute = Path(os.path.abspath(source))  # noqa: PTH100 of "." and "..", which have a name too
     name = absolute.name if absolute.is_dir() else absolute.stem
-    ends = ["predictions.csv", *(["predictions.geojson", "overlay.png"] if with_nuclei else []), "run.json"]
+    ends = ["predictions.csv", *(["predictions.geojson", "overlay.png"] if is_image else []), "run.json"]
     return [folder / f"{name}_{end}" for end in ends]
 
 
 def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, paths: list[Path]) -> None:
     import pandas as pd
 
+    from nuclei.inference.detect import detected
     from nuclei.inference.predict_files import predict_crops, predict_image
 
     *results, record = paths
     with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
         require_results_of(paths, source)
+        detection: dict[str, Any] = {}
         if args.nuclei:
             labels, mpp, mpp_source = predict_image(classifier, source, args.nuclei, args.mpp, *results)
+        elif len(results) > 1:
+            with detected(source, args.mpp, args.detector) as (nuclei, detection):
+                labels, mpp, mpp_source = predict_image(classifier, source, nuclei, args.mpp, *results)
         else:
             labels = predict_crops(classifier, source, args.mpp, *results)
             mpp = args.mpp or classifier.task.mpp
             mpp_source = "--mpp" if args.mpp else "assumed where a crop does not tell it"
-        settings = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
+        settings = {**detection, "mpp": mpp, "mpp_source": mpp_source}
+        settings["set_coverage_promised"] = classifier.promised_coverage()
         write_record(temporary, source, args.nuclei, args.models, settings)
     names = classifier.classes
     counts = pd.Series(labels).value_counts().reindex(range(len(names)), fill_value=0).set_axis(names)
     print(one_line(f"{source}: {_count(counts)}; written: {', '.join(map(str, paths))}"))
+
+
+def detect(args: argparse.Namespace) -> None:
+    """Find the nuclei of a tile or slide.
+
+    Writes SLIDE_nuclei.csv, with positions in pixels and areas, SLIDE_nuclei.geojson, outlines which QuPath opens and
+    `nuclei predict --nuclei` reads, and SLIDE_nuclei_run.json, which tells what they were made of.
+    """
+    from nuclei.data.images import open_image
+    from nuclei.inference.detect import DIAMETER, plan_detection, write_nuclei
+
+    low, high = args.diameter or DIAMETER
+    if low >= high:
+        raise InputError(f"--diameter {low:g} {high:g}: expected the smaller one first")
+    _require_writable(args.out)
+    table, geojson, record = (args.out / f"{args.slide.stem}_nuclei{end}" for end in (".csv", ".geojson", "_run.json"))
+    require_distinct([table, geojson, record], [args.slide])
+    require_results_of([table, geojson, record], args.slide)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
+    with atomic_write(record) as temporary, open_image(args.slide) as image:
+        plan = plan_detection(image, args.mpp, args.detector, (low, high))
+        count = write_nuclei(image, plan, geojson, table)
+        write_record(temporary, args.slide, None, [], plan.about)
+    print(one_line(f"{args.slide}: {count:,} nuclei; written: {table}, {geojson}, {record}"))
 
 
 def export(args: argparse.Namespace) -> None:
