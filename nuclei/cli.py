@@ -1,4 +1,4 @@
-"""The command `nuclei`: predict, export, import, relabel, example, doctor."""
+"""The command `nuclei`: predict, detect, export, import, relabel, example, doctor."""
 
 import argparse
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nuclei.errors import InputError, one_line, run, warn
-from nuclei.files import require_distinct, require_replaceable, require_writable_file
+from nuclei.files import atomic_write, require_distinct, require_replaceable, require_writable_file
 from nuclei.machine import ignore_matplotlib_settings
 from nuclei.task import CLASSES
 
@@ -74,8 +74,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     about = "crop, folder or zip of crops, tile or slide; several: one after the other, or over RAY_ADDRESS's cluster"
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help=about)
     about = "nuclei of the tile or slide: CSV with x and y, GeoJSON, HoVer-Net's or CellViT's JSON; of several, one of "
-    about += "each, by the same names, or their folder, or one CSV with a column Image"
+    about += "each, by the same names, or their folder, or one CSV with a column Image; default: detected"
     command.add_argument("--nuclei", type=Path, nargs="+", default=[], metavar="FILE", help=about)
+    _add_detector(command)
     about = "microns per pixel; default: what the image tells, or else the model's"
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     about = "output folder; default: %(default)s"
@@ -89,6 +90,18 @@ def parse(words: list[str]) -> argparse.Namespace:
     about = "number format of the network; default: bfloat16 where the device computes in it"
     command.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help=about)
     command.set_defaults(action=predict)
+
+    about = "find the nuclei of a tile or slide"
+    command = commands.add_parser("detect", help=about, description=detect.__doc__)
+    command.add_argument("slide", type=Path, metavar="SLIDE", help="tile or slide, stained with H&E")
+    about = "microns per pixel; default: what the image tells"
+    command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
+    about = "of nuclei, microns, of circles of their area; default: 3 20"
+    command.add_argument("--diameter", type=_between(1.0, 100.0), nargs=2, metavar=("FROM", "TO"), help=about)
+    _add_detector(command)
+    about = "output folder; default: %(default)s"
+    command.add_argument("--out", type=Path, default="detections", metavar="FOLDER", help=about)
+    command.set_defaults(action=detect)
 
     about = "write a model as ONNX: uint8 crops in, probabilities out"
     command = commands.add_parser("export", help=about, description=export.__doc__)
@@ -172,6 +185,11 @@ def _add_labelled(sets: Any) -> None:
     _add_output(command)
 
 
+def _add_detector(command: argparse.ArgumentParser) -> None:
+    about = "function of yours that finds nuclei in a tile; default: the built-in one"
+    command.add_argument("--detector", metavar="FILE.py:FUNCTION", help=about)
+
+
 def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new output folder")
     about = "share of the crops of each class that becomes test.zip, predicted and not scored; default: %(default)s"
@@ -214,7 +232,7 @@ def predict(args: argparse.Namespace) -> None:
     """Classify crops, or the nuclei of a tile or slide.
 
     Writes INPUT_predictions.csv, with calibrated probabilities and the set of classes that a nucleus may well be (more
-    than one: the model is unsure), and INPUT_run.json, which tells what they were made of; with --nuclei, also
+    than one: the model is unsure), and INPUT_run.json, which tells what they were made of; of a tile or slide, also
     INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png. What was done before, of the same files,
     models and settings, is passed over: given again, an interrupted command goes on.
     """
@@ -222,8 +240,34 @@ def predict(args: argparse.Namespace) -> None:
 
     from nuclei.inference.predict_inputs import Settings, predict_inputs
 
-    settings = Settings(args.mpp, args.device, args.threads, args.precision, args.tta)
+    settings = Settings(args.mpp, args.detector, args.device, args.threads, args.precision, args.tta)
     predict_inputs(args.models, args.inputs, args.nuclei, args.out, settings)
+
+
+def detect(args: argparse.Namespace) -> None:
+    """Find the nuclei of a tile or slide.
+
+    Writes SLIDE_nuclei.csv, with positions in pixels and areas, SLIDE_nuclei.geojson, outlines which QuPath opens and
+    `nuclei predict --nuclei` reads, and SLIDE_nuclei_run.json, which tells what they were made of.
+    """
+    from nuclei.data.images import open_image
+    from nuclei.inference.detect import DIAMETER, plan_detection, write_nuclei
+    from nuclei.inference.record import require_results_of, sources, write_record
+
+    low, high = args.diameter or DIAMETER
+    if low >= high:
+        raise InputError(f"--diameter {low:g} {high:g}: expected the smaller one first")
+    _require_writable(args.out)
+    table, geojson, record = (args.out / f"{args.slide.stem}_nuclei{end}" for end in (".csv", ".geojson", "_run.json"))
+    require_distinct([table, geojson, record], [args.slide])
+    require_results_of([table, geojson, record], args.slide)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
+    with atomic_write(record) as temporary, open_image(args.slide) as image:
+        plan = plan_detection(image, args.mpp, args.detector, (low, high))
+        count = write_nuclei(image, plan, geojson, table)
+        made_of = sources(args.slide, None, [], {"mpp": args.mpp})
+        write_record(temporary, made_of, plan.about, [table, geojson])
+    print(one_line(f"{args.slide}: {count:,} nuclei; written: {table}, {geojson}, {record}"))
 
 
 def export(args: argparse.Namespace) -> None:

@@ -17,6 +17,26 @@ from nuclei.errors import InputError, warn
 from nuclei.files import require_file
 from nuclei.task import COLON, Task
 
+LARGER = 2  # times the side of a crop, in both directions: no crop, but a tile or slide
+
+
+def is_larger_than_a_crop(path: Path, task: Task, mpp: float | None) -> bool:
+    """Tell whether a file is a tile or slide: an image of at least two crops a side. Folders and zips hold crops.
+
+    Args:
+        path: Of the input.
+        task: Says how many microns a crop spans.
+        mpp: Microns per pixel; None: what the image tells, or else the task's.
+
+    Raises:
+        InputError: It is an image that cannot be read.
+    """
+    if not path.is_file() or zipfile.is_zipfile(path):
+        return False
+    with open_image(path) as image:
+        least = LARGER * window(mpp or image.mpp or task.mpp, task)
+        return min(image.height, image.width) >= least
+
 
 @contextmanager
 def open_crop_files(

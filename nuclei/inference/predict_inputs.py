@@ -30,6 +30,7 @@ class Settings(NamedTuple):
 
     Attributes:
         mpp: Microns per pixel of all of them; None: what each tells, or else the model's.
+        detector: What finds the nuclei of tiles and slides, FILE.py:FUNCTION; None: the built-in one.
         device: As in `nuclei.load`, as the other attributes.
         threads: CPU threads; None takes all.
         precision: float32, bfloat16, or auto.
@@ -37,6 +38,7 @@ class Settings(NamedTuple):
     """
 
     mpp: float | None
+    detector: str | None
     device: str
     threads: int | None
     precision: str
@@ -44,7 +46,7 @@ class Settings(NamedTuple):
 
     def asked(self) -> dict[str, Any]:
         """Return those that make other results; device and threads change no more than the last digits."""
-        return {"mpp": self.mpp, "precision": self.precision, "tta": self.tta}
+        return {"mpp": self.mpp, "detector": self.detector, "precision": self.precision, "tta": self.tta}
 
 
 class Job(NamedTuple):
@@ -52,8 +54,8 @@ class Job(NamedTuple):
 
     Attributes:
         source: The input.
-        nuclei: The file of its nuclei; None: of crops.
-        paths: Of the results, all absolute; the last one is the record of the run.
+        nuclei: The file of its nuclei; None: they are detected where it is a tile or slide.
+        paths: Of the results of a tile or slide; of crops there are only the first and the last, the record of the run.
         made_of: Of `nuclei.inference.record.sources`.
     """
 
@@ -85,9 +87,9 @@ def predict_inputs(
     Args:
         models: Checkpoints, whose probabilities are averaged.
         inputs: Crops, folders or zips of crops, tiles or slides.
-        nuclei: The nuclei of the tiles or slides, see `find_positions`; none: of crops.
-        out: Folder of the results: INPUT_predictions.csv, INPUT_run.json and, with nuclei, INPUT_predictions.geojson
-            and INPUT_overlay.png.
+        nuclei: The nuclei of the tiles or slides, see `find_positions`; none: they are detected.
+        out: Folder of the results: INPUT_predictions.csv, INPUT_run.json and, of a tile or slide,
+            INPUT_predictions.geojson and INPUT_overlay.png.
         settings: How.
 
     Raises:
@@ -95,7 +97,7 @@ def predict_inputs(
             classified: the others are.
     """
     positions = find_positions(inputs, nuclei) if nuclei else {}
-    outputs = [_outputs(out, source, bool(nuclei)) for source in inputs]
+    outputs = [_outputs(out, source) for source in inputs]
     require_distinct([path for paths in outputs for path in paths], [*models, *inputs, *positions.values()])
     for source, paths in zip(inputs, outputs, strict=True):
         require_results_of(paths, source)
@@ -131,17 +133,17 @@ def predict_inputs(
         raise InputError(f"{len(errors)} of {len(inputs)} inputs were not classified: see above")
 
 
-def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
-    """Return the files that are written for an input; the last one is the record of the run."""
+def _outputs(folder: Path, source: Path) -> list[Path]:
+    """Return the files that may be written for an input, see `Job`."""
     absolute = Path(os.path.abspath(source))  # noqa: PTH100 of "." and "..", which have a name too
     name = absolute.name if absolute.is_dir() else absolute.stem
-    ends = ["predictions.csv", *(["predictions.geojson", "overlay.png"] if with_nuclei else []), "run.json"]
+    ends = ["predictions.csv", "predictions.geojson", "overlay.png", "run.json"]
     return [folder / f"{name}_{end}" for end in ends]
 
 
 def _here(classifier: "Classifier", jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     for job in jobs:
-        yield _outcome(classifier, job, settings.mpp)
+        yield _outcome(classifier, job, settings)
 
 
 def _on_cluster(classifier: "Classifier", jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
@@ -152,7 +154,7 @@ def _on_cluster(classifier: "Classifier", jobs: Sequence[Job], settings: Setting
     compute = Compute(settings.device, settings.threads or usable_threads())
     tasks = {str(job.source): lambda job=job: (_absolute(job),) for job in jobs}
     with ray_cluster():
-        for _, outcome in stream_tasks(_task, (classifier, settings.mpp), tasks, compute):
+        for _, outcome in stream_tasks(_task, (classifier, settings), tasks, compute):
             yield outcome
 
 
@@ -162,14 +164,14 @@ def _absolute(job: Job) -> Job:
     return job._replace(source=job.source.absolute(), nuclei=nuclei, paths=[path.absolute() for path in job.paths])
 
 
-def _task(classifier: "Classifier", mpp: float | None, name: str, job: Job, compute: "Compute") -> Iterator[Outcome]:
+def _task(classifier: "Classifier", settings: Settings, name: str, job: Job, compute: "Compute") -> Iterator[Outcome]:
     """Run on a worker."""
     from nuclei.device import setup_device
 
     with redirect_stderr(StringIO()) as warnings:
         device = setup_device(compute.device, compute.threads)
         try:
-            outcome = _outcome(replace(classifier, device=device), job, mpp)
+            outcome = _outcome(replace(classifier, device=device), job, settings)
         except OSError as error:
             if error.errno not in REMEDIES:
                 raise
@@ -177,30 +179,37 @@ def _task(classifier: "Classifier", mpp: float | None, name: str, job: Job, comp
     yield outcome._replace(warnings=warnings.getvalue())
 
 
-def _outcome(classifier: "Classifier", job: Job, mpp: float | None) -> Outcome:
+def _outcome(classifier: "Classifier", job: Job, settings: Settings) -> Outcome:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
     try:
-        return Outcome(_predict(classifier, job, mpp), is_error=False)
+        return Outcome(_predict(classifier, job, settings), is_error=False)
     except InputError as error:
         return Outcome(str(error), is_error=True)
 
 
-def _predict(classifier: "Classifier", job: Job, given_mpp: float | None) -> str:
+def _predict(classifier: "Classifier", job: Job, settings: Settings) -> str:
     """Classify an input; return the line that tells of it."""
+    from nuclei.inference.crop_files import is_larger_than_a_crop
+    from nuclei.inference.detect import detected
     from nuclei.inference.predict_files import predict_crops, predict_image
 
     *results, record = job.paths
+    detection: dict[str, Any] = {}
     with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
         require_results_of(job.paths, job.source)
         with claim(job.paths, job.made_of):
             if job.nuclei:
-                labels, mpp, mpp_source = predict_image(classifier, job.source, job.nuclei, given_mpp, *results)
+                labels, mpp, mpp_source = predict_image(classifier, job.source, job.nuclei, settings.mpp, *results)
+            elif is_larger_than_a_crop(job.source, classifier.task, settings.mpp):
+                with detected(job.source, settings.mpp, settings.detector) as (nuclei, detection):
+                    labels, mpp, mpp_source = predict_image(classifier, job.source, nuclei, settings.mpp, *results)
             else:
-                labels = predict_crops(classifier, job.source, given_mpp, *results)
-                mpp = given_mpp or classifier.task.mpp
-                mpp_source = "--mpp" if given_mpp else "assumed where a crop does not tell it"
+                results = results[:1]
+                labels = predict_crops(classifier, job.source, settings.mpp, *results)
+                mpp = settings.mpp or classifier.task.mpp
+                mpp_source = "--mpp" if settings.mpp else "assumed where a crop does not tell it"
             about = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
-            write_record(temporary, job.made_of, about, results)
+            write_record(temporary, job.made_of, detection | about, results)
     counts = np.bincount(labels, minlength=len(classifier.classes))
     listed = ", ".join(f"{count:,} {name}" for name, count in zip(classifier.classes, counts, strict=True))
-    return f"{job.source}: {listed}; written: {', '.join(map(str, job.paths))}"
+    return f"{job.source}: {listed}; written: {', '.join(map(str, [*results, record]))}"

@@ -26,7 +26,7 @@ def sources(
 
     Args:
         source: The input: a crop, a folder or zip of crops, a tile or a slide.
-        nuclei: The file of its nuclei; None: of crops.
+        nuclei: The file of its nuclei; None: there is none.
         models: Of `describe_models`.
         asked: Settings of the command that make a difference.
     """
@@ -103,13 +103,15 @@ def is_done(paths: Sequence[Path], made_of: Mapping[str, Any]) -> bool:
     """Whether results are complete, and made of the same.
 
     Args:
-        paths: Of the results; the last one is their record.
+        paths: Of the results that there may be, the first one always; the last one is their record.
         made_of: Of `sources`.
     """
     record = _read(paths[-1])
-    if any(record.get(name) != value for name, value in made_of.items()):
+    results = record.get("results")
+    if any(record.get(name) != value for name, value in made_of.items()) or not isinstance(results, dict):
         return False
-    return record.get("results") == {path.name: fingerprint(path) for path in paths[:-1]}
+    written = {path.name: fingerprint(path) for path in paths[:-1] if path.name in results}
+    return paths[0].name in results and results == written and None not in results.values()
 
 
 @contextmanager
