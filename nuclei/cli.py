@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nuclei.errors import InputError, one_line, run, warn
 from nuclei.files import atomic_write, require_distinct, require_replaceable, require_writable_file
-from nuclei.inference.record import require_results_of, write_record
+from nuclei.inference.record import require_different_names, require_results_of, write_record
 from nuclei.machine import ignore_matplotlib_settings
 from nuclei.task import CLASSES
 
@@ -214,6 +214,7 @@ def predict(args: argparse.Namespace) -> None:
     outputs = [_outputs(args.out, source, bool(args.nuclei)) for source in args.inputs]
     inputs = [*args.models, *args.inputs, *filter(None, [args.nuclei])]
     require_distinct([path for paths in outputs for path in paths], inputs)
+    require_different_names(path for paths in outputs for path in paths)
     for source, paths in zip(args.inputs, outputs, strict=True):
         require_results_of(paths, source)
         for path in paths:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +34,24 @@ def write_record(
         "version": version("nuclei"),
     }
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def require_different_names(paths: Iterable[Path]) -> None:
+    """Look whether names of results differ by more than case or Unicode form, which many a disk does not tell apart.
+
+    Args:
+        paths: Of all results of a run.
+
+    Raises:
+        InputError: Two do not.
+    """
+    seen = set()
+    for path in paths:
+        absolute = os.path.abspath(path)  # noqa: PTH100 of what does not exist yet
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", absolute).casefold())
+        if folded in seen:
+            raise InputError(f"{path}: two results would have this name: run them with an --out each")
+        seen.add(folded)
 
 
 def require_results_of(paths: Sequence[Path], source: Path) -> None:
