@@ -84,7 +84,9 @@ _Loader.add_implicit_resolver(
 )
 _Loader.add_implicit_resolver(
     FLOAT,
-    re.compile(r"[-+]?(?:(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"[-+]?(?:(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
+    ),
     list("-+.0123456789"),
 )
 _Loader.add_constructor(

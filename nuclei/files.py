@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -231,8 +230,7 @@ def _is_open_at(handle: int, path: Path) -> bool:
 def require_distinct(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise InputError where an output is an input, too, or another output, whatever their spelling.
 
-    Links and hard links are seen through. Outputs that differ in case or Unicode form alone are one: to many a disk they
-    are. Inputs that do not exist are passed over.
+    Links, hard links and disks that take `A` for `a` are seen through. Inputs that do not exist are passed over.
     """
     outputs = list(outputs)
     for number, output in enumerate(outputs):
@@ -240,14 +238,10 @@ def require_distinct(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             if source.exists() and output.exists() and output.samefile(source):
                 raise InputError(f"{output}: would be replaced, but is read: give another name for what is written")
         for other in outputs[:number]:
-            if _folded(output) == _folded(other) or (output.exists() and other.exists() and output.samefile(other)):
+            if os.path.abspath(output) == os.path.abspath(other) or (  # noqa: PTH100 of what does not exist yet
+                output.exists() and other.exists() and output.samefile(other)
+            ):
                 raise InputError(f"{output}: two results would have this name: run them with an --out each")
-
-
-def _folded(path: Path) -> str:
-    """Return what all spellings of a path have in common on a disk that tells neither case nor Unicode forms apart."""
-    absolute = os.path.abspath(path)  # noqa: PTH100 of what does not exist yet
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", absolute).casefold())
 
 
 def require_file(path: Path) -> None:

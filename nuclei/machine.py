@@ -89,3 +89,7 @@ def ignore_matplotlib_settings() -> None:
     Notebooks set MPLBACKEND to a module that need not be installed here, which ends every import of matplotlib.
     """
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    if Path("matplotlibrc").exists():  # in the working folder, it comes before the variable
+        import matplotlib
+
+        matplotlib.rcdefaults()

@@ -15,7 +15,15 @@ import numpy as np
 from nuclei.data.positions import find_positions
 from nuclei.errors import REMEDIES, InputError, one_line
 from nuclei.files import atomic_write, require_distinct, require_writable_file
-from nuclei.inference.record import claim, describe_models, is_done, require_results_of, sources, write_record
+from nuclei.inference.record import (
+    claim,
+    describe_models,
+    is_done,
+    require_different_names,
+    require_results_of,
+    sources,
+    write_record,
+)
 from nuclei.machine import usable_threads
 
 if TYPE_CHECKING:
@@ -99,6 +107,7 @@ def predict_inputs(
     positions = find_positions(inputs, nuclei) if nuclei else {}
     outputs = [_outputs(out, source) for source in inputs]
     require_distinct([path for paths in outputs for path in paths], [*models, *inputs, *positions.values()])
+    require_different_names(path for paths in outputs for path in paths)
     for source, paths in zip(inputs, outputs, strict=True):
         require_results_of(paths, source)
         for path in paths:

@@ -25,7 +25,7 @@ def test_a_figure_is_the_same_png_every_time(name, tmp_path):
 
 
 def test_a_notebooks_backend_and_a_users_settings_make_no_difference(tmp_path):
-    rc = tmp_path / "matplotlibrc"
+    rc = tmp_path / "matplotlibrc"  # also in the working folder
     rc.write_text("text.usetex: True\nfigure.facecolor: red\nsavefig.dpi: 30\n")
     code = """
 import stages
@@ -37,8 +37,12 @@ save_figure(plot_gallery(np.zeros((1, 10, 10, 3), np.uint8), ["muscle"], "title"
 """
     settings = {"plain": {}, "user": {"MPLBACKEND": "module://not_installed.backend", "MATPLOTLIBRC": str(rc)}}
     for name, changes in settings.items():
-        subprocess.run([sys.executable, "-c", code, tmp_path / f"{name}.png"], check=True, env=os.environ | changes)
+        place = {"cwd": tmp_path if changes else None, "env": os.environ | {"PYTHONPATH": str(ROOT)} | changes}
+        subprocess.run([sys.executable, "-c", code, tmp_path / f"{name}.png"], check=True, **place)
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "user.png").read_bytes()
+
+
+from tools.clone import ROOT
 
 
 def test_a_palette_makes_a_picture_smaller_and_changes_it_little(tmp_path):

@@ -1,13 +1,15 @@
 """Nothing here talks to a network, nor does a dependency: a whole prediction, watched from within."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import PIL.Image
+from raw_files import write_good
 from tissue import some_crops, write_model
 
-from tools.clone import ROOT
+from tools.clone import ROOT, change_params
 
 FAST = ["--no-tta", "--threads", "1"]
 
@@ -20,9 +22,9 @@ def watch(event, args):
         os._exit(99)
 
 sys.addaudithook(watch)
-from nuclei.cli import act
-act(sys.argv[1:])
 """
+COMMANDS = "from nuclei.cli import act\nfor words in ' '.join(sys.argv[1:]).split(' then '): act(words.split())"
+STAGE = "import runpy; name = sys.argv.pop(); runpy.run_module(f'stages.{name}', run_name='__main__')"
 
 ONNX = """
 import nuclei.inference.onnx
@@ -45,8 +47,33 @@ def run(folder: Path, code: str, *words: str, **environment: str) -> subprocess.
 def test_predict_opens_no_connection_and_prints_nothing_else(tmp_path):
     write_model(tmp_path / "model.safetensors")
     PIL.Image.fromarray(some_crops(1)[0]).save(tmp_path / "crop.png")
-    done = run(tmp_path, WATCHED, "predict", "model.safetensors", "crop.png", "--mpp", "0.25", *FAST)
+    (tmp_path / "nuclei.csv").write_text("x,y\n50,50\n")
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    words = ["predict", "model.safetensors", "crop.png", "--nuclei", "nuclei.csv", "--mpp", "0.25", *FAST]
+    notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path)}
+    done = run(tmp_path, WATCHED + "from nuclei.cli import main; main()", *words, **notebook)
     assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "predictions/crop_overlay.png").exists()
+
+
+def test_other_commands_open_no_connection(tmp_path):
+    write_model(tmp_path / "model.safetensors")
+    for label in ("tumour", "stroma"):
+        (tmp_path / "crops" / label).mkdir(parents=True)
+        for number, crop in enumerate(some_crops(3)):
+            PIL.Image.fromarray(crop).save(tmp_path / "crops" / label / f"{number}.png")
+    commands = "example tiles --tiles 1 then import folders crops --out raw then export model.safetensors model.onnx"
+    done = run(tmp_path, WATCHED + COMMANDS, commands)
+    assert done.returncode == 0, done.stderr
+    assert "talks" not in done.stderr and (tmp_path / "model.onnx").exists() and (tmp_path / "raw/train.zip").exists()
+
+
+def test_a_stage_opens_no_connection(tmp_path):
+    write_good(tmp_path / "raw")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    change_params(tmp_path / "params.yaml", {"data.raw": "raw"})
+    done = run(tmp_path, WATCHED + STAGE, "unzip")
+    assert (done.returncode, done.stderr) == (0, "") and "labelled crops" in done.stdout
 
 
 def test_onnx_runtime_says_nothing_of_telemetry_and_leaves_no_trace(tmp_path):

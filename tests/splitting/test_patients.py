@@ -77,7 +77,9 @@ def test_each_patient_is_in_one_fold_however_it_is_spelled(name, raw, capsys):
 
 @pytest.mark.parametrize("name", ["Patient", "patient_id", "Slide", "Gruop"])
 def test_a_column_that_may_be_the_group_stops_the_first_stage(name, raw):
-    complaint = rf"a column '{name}': did you mean Group\? Call it Group, so that its crops stay in one fold, or remove it"
+    complaint = (
+        rf"a column '{name}': did you mean Group\? Call it Group, so that its crops stay in one fold, or remove it"
+    )
     write_column(raw, name)
     with pytest.raises(InputError, match=rf"train\.csv: {complaint}"):
         stages.unzip.main()
