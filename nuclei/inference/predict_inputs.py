@@ -53,7 +53,7 @@ class Job(NamedTuple):
     Attributes:
         source: The input.
         nuclei: The file of its nuclei; None: of crops.
-        paths: Of the results; the last one is the record of the run.
+        paths: Of the results, all absolute; the last one is the record of the run.
         made_of: Of `nuclei.inference.record.sources`.
     """
 
