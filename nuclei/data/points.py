@@ -1,8 +1,10 @@
 """Your own slides or tiles, and the points or outlines that were labelled on them, turned into labelled crops."""
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from sys import intern
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ from nuclei.data.competition import assign_roles, competition_writer
 from nuclei.data.cut import cut_all, window
 from nuclei.data.geojson import read_nuclei
 from nuclei.data.images import open_image
-from nuclei.data.positions import GEOJSON, choose_image, find_positions, open_table
+from nuclei.data.positions import GEOJSON, MOST_IMAGES, choose_image, find_positions, image_stem, open_table
 from nuclei.data.tables import MOST_CROPS
 from nuclei.errors import InputError, show
 from nuclei.task import LONGEST_CLASS, MOST_CLASSES, Task
@@ -60,6 +62,43 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
+class Labelled(NamedTuple):
+    """The labelled nuclei of a slide: some 50 bytes of memory for each.
+
+    Attributes:
+        unit: What `numbers` count in the file: line or nucleus.
+        microns: Whether x and y are in microns, not pixels.
+        numbers: Of each nucleus, int64.
+        x: float64.
+        y: float64.
+        labels: As written.
+        groups: "" where none is told.
+    """
+
+    unit: str
+    microns: bool
+    numbers: array
+    x: array
+    y: array
+    labels: list[str]
+    groups: list[str]
+
+    @classmethod
+    def empty(cls, unit: str, microns: bool = False) -> "Labelled":
+        """Return what has no nucleus yet."""
+        return cls(unit, microns, array("q"), array("d"), array("d"), [], [])
+
+    def takes(self, number: int, x: float, y: float, label: str, group: str) -> bool:
+        """Add a nucleus, if it has a label; say whether it has."""
+        if label:
+            self.numbers.append(number)
+            self.x.append(x)
+            self.y.append(y)
+            self.labels.append(intern(label))
+            self.groups.append(intern(group))
+        return bool(label)
+
+
 def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, settings: Settings) -> Imported:
     """Cut a crop around every labelled nucleus; write the competition's four files, groups.csv and positions.csv.
 
@@ -75,28 +114,36 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
     """
     task, notes, tables = Task(side=settings.side, mpp=settings.mpp), [], []
     files = find_positions(slides, points)
-    all_left_out, beyond = Counter[str](), 0
+    left_out, beyond = Counter[str](), 0
+    labelled: dict[Path, Labelled] = {}
     for number, (slide, file) in enumerate(files.items()):
+        if file.suffix.lower() not in GEOJSON and slide not in labelled:  # read once, for all of its slides
+            labelled = _read_table(file, [other for other in files if files[other] == file], settings, left_out)
         with open_image(slide) as image:
             mpp = settings.slide_mpp or image.mpp
             if not mpp:
                 raise InputError(f"{slide}: does not tell its resolution: give --slide-mpp, microns per pixel")
-            table, left_out = _read(file, slide.name, settings, window(mpp, task))
-            if table.attrs["microns"]:
+            span = window(mpp, task)
+            rows = labelled.pop(slide, None) or _read_geojson(file, settings, span, left_out)
+            if not rows.labels:
+                raise InputError(
+                    f"{file}: no labelled nucleus in it: expected a classification, or a column label, of some"
+                )
+            columns = {"x": np.array(rows.x), "y": np.array(rows.y), "label": rows.labels, "group": rows.groups}
+            table = pd.DataFrame(columns)
+            if rows.microns:
                 table[["x", "y"]] /= mpp
             outside = (table.x < 0) | (table.y < 0) | (table.x > image.width) | (table.y > image.height)
             if outside.any():
                 first = table[outside].iloc[0]
                 raise InputError(
-                    f"{file}: {first['where']} at x {first.x:.10g}, y {first.y:.10g} (and {outside.sum() - 1} more) "
-                    f"lies outside of {slide} ({image.width}x{image.height} pixels): are these its nuclei, in pixels "
-                    "of its full resolution?"
+                    f"{file}: {rows.unit} {rows.numbers[outside.argmax()]} at x {first.x:.10g}, y {first.y:.10g} "
+                    f"(and {outside.sum() - 1} more) lies outside of {slide} ({image.width}x{image.height} pixels): "
+                    "are these its nuclei, in pixels of its full resolution?"
                 )
-            half = window(mpp, task) / 2
-            near = (np.minimum(table.x, image.width - table.x) < half) | (
-                np.minimum(table.y, image.height - table.y) < half
+            near = (np.minimum(table.x, image.width - table.x) < span / 2) | (
+                np.minimum(table.y, image.height - table.y) < span / 2
             )
-        all_left_out += left_out
         beyond += int(near.sum())
         table = table[~near] if settings.border == "skip" else table
         tables.append(table.assign(slide=number, mpp=mpp, group=table.group.where(table.group != "", slide.stem)))
@@ -104,7 +151,7 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
             raise InputError(f"{file}: more than {MOST_CROPS:,} labelled nuclei in all: hand in fewer")
     nuclei = pd.concat(tables, ignore_index=True)
     nuclei["label"], classes = _classes(nuclei, settings.classes, points)
-    notes += [f"left out: {count:,} {kind}" for kind, count in all_left_out.items()]
+    notes += [f"left out: {count:,} {kind}" for kind, count in left_out.items()]
     if beyond:
         done = "left out" if settings.border == "skip" else "mirrored at it"
         notes.append(f"{beyond:,} crops reach beyond the border of their slide: {done}")
@@ -125,55 +172,64 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
                     for row, crop in cut_all(image, y, x, mpp, task):
                         add(rows.role.iloc[row], int(rows.number.iloc[row]), crop)
                         bar.update()
-    return Imported(table.drop(columns=["where", "x", "y", "mpp", "image"]), classes, notes)
+    return Imported(table.drop(columns=["x", "y", "mpp", "image"]), classes, notes)
 
 
-def _read(file: Path, image: str, settings: Settings, span: float) -> tuple[pd.DataFrame, Counter[str]]:
-    """Read the labelled nuclei of a slide: where (for messages), x, y, label, group; attrs microns."""
-    left_out: Counter[str] = Counter()
-    rows: list[tuple[str, float, float, str, str]] = []
-    microns = False
-    if file.suffix.lower() in GEOJSON:
+def _read_geojson(file: Path, settings: Settings, span: float, left_out: Counter[str]) -> Labelled:
+    """Read the labelled nuclei of a slide."""
+    if settings.group:
+        raise InputError(f"{file}: --group names a column of a table: leave it out, and each slide is a group")
+    rows = Labelled.empty("nucleus")
+    for number, nucleus in enumerate(read_nuclei(file, span, left_out), start=1):
+        if rows.takes(number, nucleus.x, nucleus.y, nucleus.label, ""):
+            _require_few(len(rows.labels), file)
+        else:
+            left_out[UNLABELLED] += 1
+    return rows
+
+
+def _read_table(file: Path, slides: Sequence[Path], settings: Settings, left_out: Counter[str]) -> dict[Path, Labelled]:
+    """Read the labelled nuclei of slides; of rows of other images, of which there may be any number, none is held."""
+    stems = {image_stem(slide.name) for slide in slides}
+    images: dict[str, Labelled | None] = {}  # None: of no slide that was asked for
+    count = 0
+    with open_table(file) as (columns, read):
+        names = [name for name in LABELS if name in columns.header]
+        if not names:
+            raise InputError(f"{file}: no column of labels: call it label, class or classification")
+        wanted = [columns.header.index(names[0])]
         if settings.group:
-            raise InputError(f"{file}: --group names a column of a table: leave it out, and each slide is a group")
-        for number, nucleus in enumerate(read_nuclei(file, span, left_out), start=1):
-            rows.append((f"nucleus {number}", nucleus.x, nucleus.y, nucleus.label, ""))
-            _require_few(rows, file)
-    else:
-        with open_table(file) as (columns, read):
-            microns = columns.microns
-            names = [name for name in LABELS if name in columns.header]
-            if not names:
-                raise InputError(f"{file}: no column of labels: call it label, class or classification")
-            wanted = [columns.header.index(names[0])]
-            if settings.group:
-                if settings.group.strip().lower() not in columns.header:
-                    raise InputError(
-                        f"{file}: no column {show(settings.group)} (--group), found {show(','.join(columns.header))}"
-                    )
-                wanted.append(columns.header.index(settings.group.strip().lower()))
-            images: dict[str, list[tuple[str, float, float, str, str]]] = {}
-            for row in read(left_out, wanted):
-                label, group = row.texts[0], row.texts[-1] if settings.group else ""
-                if settings.group and not group:
-                    raise InputError(f"{row.where}: no {settings.group}: every nucleus needs one")
-                line = row.where.rpartition(", ")[2]
-                images.setdefault(row.image, []).append((line, row.x, row.y, label, group))
-                _require_few(images[row.image], file)
-        if images:
-            rows = images["" if columns.image is None else choose_image(file, list(images), image)]
-    labelled = [row for row in rows if row[3]]
-    if len(labelled) < len(rows):
-        left_out[UNLABELLED] += len(rows) - len(labelled)
-    if not labelled:
-        raise InputError(f"{file}: no labelled nucleus in it: expected a classification, or a column label, of some")
-    table = pd.DataFrame(labelled, columns=["where", "x", "y", "label", "group"])
-    table.attrs["microns"] = microns
-    return table, left_out
+            group = settings.group.strip().lower()
+            if group not in columns.header:
+                listed = show(",".join(columns.header))
+                raise InputError(f"{file}: no column {show(settings.group)} (--group), found {listed}")
+            wanted.append(columns.header.index(group))
+        for row in read(left_out, wanted):
+            if row.image not in images:
+                if len(images) == MOST_IMAGES:
+                    raise InputError(f"{file}: rows of more than {MOST_IMAGES:,} images: export those of your slides")
+                is_wanted = columns.image is None or image_stem(row.image) in stems
+                images[row.image] = Labelled.empty("line", columns.microns) if is_wanted else None
+            rows = images[row.image]
+            if rows is None:
+                continue
+            if settings.group and not row.texts[1]:
+                raise InputError(f"{row.where}: no {settings.group}: every nucleus needs one")
+            if rows.takes(int(row.where.rpartition(" ")[2]), row.x, row.y, row.texts[0], "".join(row.texts[1:])):
+                count += 1
+                _require_few(count, file)
+            else:
+                left_out[UNLABELLED] += 1
+    chosen = {
+        slide: images["" if columns.image is None else choose_image(file, list(images), slide.name)]
+        for slide in slides
+        if images
+    }
+    return {slide: chosen.get(slide) or Labelled.empty("line") for slide in slides}
 
 
-def _require_few(rows: Sequence[object], file: Path) -> None:
-    if len(rows) > MOST_CROPS:
+def _require_few(count: int, file: Path) -> None:
+    if count > MOST_CROPS:
         raise InputError(f"{file}: more than {MOST_CROPS:,} nuclei: hand in fewer")
 
 

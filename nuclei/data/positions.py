@@ -262,7 +262,7 @@ def choose_image(path: Path, names: list[str], image: str | None) -> str:
     """Return the image of a table that is the one at hand: by its name, or else by its name without the ending."""
     if names == [""] or (image is None and len(names) == 1):
         return names[0]
-    for plain in (_file_name, _stem):
+    for plain in (_file_name, image_stem):
         matches = [name for name in names if plain(name) == plain(image or "")]
         if len(matches) == 1:
             return matches[0]
@@ -274,7 +274,8 @@ def _file_name(name: str) -> str:
     return unicodedata.normalize("NFC", PurePath(name.replace("\\", "/")).name).casefold()
 
 
-def _stem(name: str) -> str:
+def image_stem(name: str) -> str:
+    """Return what the spellings of an image's name have in common: without folders, ending and case."""
     return PurePath(_file_name(name)).stem
 
 

@@ -165,6 +165,44 @@ def test_too_many_points_are_refused_before_they_fill_the_memory(tiles, tmp_path
             import_points(slides(tiles)[:1], [points], tmp_path / "out", Settings(100, 0.25))
 
 
+def test_rows_of_slides_that_are_not_asked_for_count_for_nothing(tiles, tmp_path, monkeypatch):
+    table = pd.read_csv(tiles / "points.csv").assign(label=lambda rows: rows.label.where(rows.index % 9 > 0, ""))
+    table.to_csv(tmp_path / "points.csv", index=False)
+    mine = table.query("Image in ('tile_1.png', 'tile_2.png')")
+    monkeypatch.setattr("nuclei.data.points.MOST_CROPS", int((mine.label != "").sum()))
+    done = import_points(slides(tiles)[:2], [tmp_path / "points.csv"], tmp_path / "out", Settings(100, 0.25))
+    assert len(done.table) == (mine.label != "").sum()
+    assert f"left out: {(mine.label == '').sum()} without a label" in done.notes
+
+
+def test_a_table_that_does_not_say_which_slide_a_row_is_of_is_refused(tiles, tmp_path):
+    points = written(tmp_path, tiles)
+    with pytest.raises(InputError, match=r"tile_1.csv: no column Image, and 2 images: say which each row is of"):
+        import_points(slides(tiles)[:2], [points], tmp_path / "out", Settings(100, 0.25))
+    assert not (tmp_path / "out").exists()
+
+
+def test_slides_of_two_resolutions_are_brought_to_one_and_that_is_said(tiles, tmp_path):
+    """The second tile, at half the size, has its nuclei at half the coordinates: nearly the same crops."""
+    table = pd.read_csv(tiles / "points.csv").query("Image == 'tile_1.png'").drop(columns="Image")
+    with Image.open(tiles / "tile_1.png") as tile:
+        tile.save(tmp_path / "a.png", dpi=(101_600, 101_600))
+        tile.resize((200, 200), Image.Resampling.BOX).save(tmp_path / "b.png", dpi=(50_800, 50_800))
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.assign(x=table.x / 2, y=table.y / 2).to_csv(tmp_path / "b.csv", index=False)
+    images, points = ([tmp_path / f"{name}.{kind}" for name in "ab"] for kind in ("png", "csv"))
+    done = import_points(images, points, tmp_path / "out", Settings(64, 0.25))
+    assert "slides of 0.25, 0.5 microns per pixel: all crops are brought to 0.25" in done.notes
+    found, crops = read(tmp_path / "out", tmp_path)
+    places = pd.read_csv(tmp_path / "out/positions.csv").set_index("Filename").loc[found.Filename].reset_index()
+    fine, coarse = (places[places.Image == f"{name}.png"] for name in "ab")
+    pairs = fine.merge(coarse.assign(x=2 * coarse.x, y=2 * coarse.y).reset_index(), on=["x", "y"])
+    pairs["at"] = [places.index[places.Filename == name][0] for name in pairs.Filename_x]
+    assert len(pairs) > 20
+    first, second = (crops[pairs[column]].astype(int) for column in ("at", "index"))
+    assert np.abs(first - second).mean() < 12
+
+
 def test_folders_become_classes_and_folders_in_them_groups(tmp_path, capsys):
     rng, crops = np.random.default_rng(0), {}
     for label in ("benign", "malignant"):

@@ -307,6 +307,7 @@ def test_label_issues_are_no_rate_of_label_errors(results):
     page = show(results)
     assert "1 label is suspected, of 48." in page.text
     assert "the number is no estimate of the rate of label errors" in page.text
+    assert "nuclei relabel data/sample corrected.csv --out data/corrected" in page.text
     assert re.search(r"4\.png normal epithelial cancer epithelial \d+ % \d+ % 0\.\d{3}", page.text)
 
 
