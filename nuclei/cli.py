@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -83,6 +84,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     about = "output folder; default: %(default)s"
     command.add_argument("--out", type=Path, default="predictions", metavar="FOLDER", help=about)
+    about = "also write what the network computed, and what outlines and neighbours say, as Parquet"
+    command.add_argument("--features", action="store_true", help=about)
     about = "averaging over eight flips and rotations; default: on"
     command.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help=about)
     about = "processor; default: cuda, else mps, else cpu"
@@ -204,14 +207,15 @@ def _between(low: float, high: float) -> Callable[[str], float]:
 def predict(args: argparse.Namespace) -> None:
     """Classify crops, or the nuclei of a tile or slide.
 
-    Writes INPUT_predictions.csv, with calibrated probabilities and the set of classes that a nucleus may well be (more
-    than one: the model is unsure), and INPUT_run.json, which tells what they were made of; with --nuclei, also
-    INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png.
+    Writes INPUT_predictions.csv, with calibrated probabilities, the set of classes that a nucleus may well be (more
+    than one: the model is unsure) and its novelty (above 1: unlike anything in training), and INPUT_run.json, which
+    tells what they were made of; with --nuclei, also INPUT_predictions.geojson, which QuPath opens, and
+    INPUT_overlay.png; with --features, also INPUT_features.parquet, and INPUT_features.h5ad where anndata is installed.
     """
     if args.nuclei and len(args.inputs) > 1:
         raise InputError("--nuclei names the nuclei of one image: give one INPUT")
     _require_writable(args.out)
-    outputs = [_outputs(args.out, source, bool(args.nuclei)) for source in args.inputs]
+    outputs = [_outputs(args.out, source, bool(args.nuclei), args.features) for source in args.inputs]
     inputs = [*args.models, *args.inputs, *filter(None, [args.nuclei])]
     require_distinct([path for paths in outputs for path in paths], inputs)
     for source, paths in zip(args.inputs, outputs, strict=True):
@@ -227,12 +231,16 @@ def predict(args: argparse.Namespace) -> None:
         _predict(args, classifier, source, paths)
 
 
-def _outputs(folder: Path, source: Path, with_nuclei: bool) -> list[Path]:
+def _outputs(folder: Path, source: Path, with_nuclei: bool, with_features: bool) -> list[Path]:
     """Return the files that are written for an input; the last one is the record of the run."""
+    if with_features and not find_spec("pyarrow"):
+        raise InputError("--features needs pyarrow: pip install -e '.[features]'")
     absolute = Path(os.path.abspath(source))  # noqa: PTH100 of "." and "..", which have a name too
     name = absolute.name if absolute.is_dir() else absolute.stem
-    ends = ["predictions.csv", *(["predictions.geojson", "overlay.png"] if with_nuclei else []), "run.json"]
-    return [folder / f"{name}_{end}" for end in ends]
+    ends = ["predictions.csv", *(["predictions.geojson", "overlay.png"] if with_nuclei else [])]
+    if with_features:
+        ends += ["features.parquet", *(["features.h5ad"] if find_spec("anndata") else [])]
+    return [folder / f"{name}_{end}" for end in [*ends, "run.json"]]
 
 
 def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, paths: list[Path]) -> None:
@@ -241,19 +249,30 @@ def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, p
     from nuclei.inference.predict_files import predict_crops, predict_image
 
     *results, record = paths
+    features = [path for path in results if path.suffix in (".parquet", ".h5ad")]
+    results = results[: len(results) - len(features)]
     with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
         require_results_of(paths, source)
         if args.nuclei:
-            labels, mpp, mpp_source = predict_image(classifier, source, args.nuclei, args.mpp, *results)
+            predictions, mpp, mpp_source = predict_image(
+                classifier, source, args.nuclei, args.mpp, *results, features=features
+            )
         else:
-            labels = predict_crops(classifier, source, args.mpp, *results)
+            predictions = predict_crops(classifier, source, args.mpp, *results, features=features)
             mpp = args.mpp or classifier.task.mpp
             mpp_source = "--mpp" if args.mpp else "assumed where a crop does not tell it"
-        settings = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
+        settings = {
+            "mpp": mpp,
+            "mpp_source": mpp_source,
+            "set_coverage_promised": classifier.promised_coverage(),
+            "set_threshold": classifier.set_threshold(),
+            "novelty_threshold": 1.0,
+        }
         write_record(temporary, source, args.nuclei, args.models, settings)
     names = classifier.classes
-    counts = pd.Series(labels).value_counts().reindex(range(len(names)), fill_value=0).set_axis(names)
-    print(one_line(f"{source}: {_count(counts)}; written: {', '.join(map(str, paths))}"))
+    counts = pd.Series(predictions.labels).value_counts().reindex(range(len(names)), fill_value=0).set_axis(names)
+    doubts = f"{predictions.unsure.sum():,} unsure, {predictions.unlike.sum():,} unlike anything in training"
+    print(one_line(f"{source}: {_count(counts)}; {doubts}; written: {', '.join(map(str, paths))}"))
 
 
 def export(args: argparse.Namespace) -> None:

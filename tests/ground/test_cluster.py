@@ -27,6 +27,7 @@ import torch
 from coloured import coloured
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from references import NO_REFERENCE
 
 from nuclei.cluster import ATTEMPTS, map_crops, ray_cluster, stream, stream_tasks
 from nuclei.device import Compute
@@ -265,7 +266,7 @@ def test_predictions_and_heat_maps_of_a_cluster_are_those_of_one_machine(cluster
     predict = partial(predict_logits, network, precision="float32", tta=True)
     assert np.array_equal(map_crops(predict, [crops], COMPUTE), predict(crops, device=CPU))
 
-    model = Model("cnn", network, SHAPE, Calibration(), Calibration())
+    model = Model("cnn", network, SHAPE, Calibration(), Calibration(), NO_REFERENCE)
     explain = partial(
         attribute, model, methods={"occlusion": partial(occlusion, window=50, stride=50, precision="float32")}
     )
