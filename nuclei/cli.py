@@ -249,16 +249,15 @@ def _predict(args: argparse.Namespace, classifier: "Classifier", source: Path, p
     from nuclei.inference.predict_files import predict_crops, predict_image
 
     *results, record = paths
-    features = [path for path in results if path.suffix in (".parquet", ".h5ad")]
-    results = results[: len(results) - len(features)]
+    files, features = results[: 3 if args.nuclei else 1], results[3 if args.nuclei else 1 :]
     with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
         require_results_of(paths, source)
         if args.nuclei:
-            predictions, mpp, mpp_source = predict_image(
-                classifier, source, args.nuclei, args.mpp, *results, features=features
-            )
+            table, geojson, overlay = files
+            outputs = table, geojson, overlay, features
+            predictions, mpp, mpp_source = predict_image(classifier, source, args.nuclei, args.mpp, *outputs)
         else:
-            predictions = predict_crops(classifier, source, args.mpp, *results, features=features)
+            predictions = predict_crops(classifier, source, args.mpp, files[0], features)
             mpp = args.mpp or classifier.task.mpp
             mpp_source = "--mpp" if args.mpp else "assumed where a crop does not tell it"
         settings = {

@@ -128,10 +128,11 @@ class Classifier:
             for outputs, calibration in zip(each, self._calibrations(), strict=True)
         ]
         unlike = [novelty(model.reference, outputs.features) for model, outputs in zip(self.models, each, strict=True)]
-        answers = (*(np.mean(values, axis=0).astype(np.float32) for values in (probabilities, unlike)),)
+        means = [np.mean(values, axis=0).astype(np.float32) for values in (probabilities, unlike)]
+        answers = Answers(means[0], means[1], each[0].embeddings)
         if not all(np.isfinite(values).all() for values in answers):
             raise InputError("the model answers with NaN or infinity: copy it again, train it again, or use float32")
-        return Answers(*answers, each[0].embeddings)
+        return answers
 
     def sets(self, probabilities: np.ndarray, coverage: float = COVERAGE) -> np.ndarray:
         """Return the conformal set of each crop: the classes that it may well be, the predicted one always among them.

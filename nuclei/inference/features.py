@@ -101,7 +101,7 @@ def describe_nuclei(
 def measure(image: TissueImage, outline: tuple[np.ndarray, ...], mpp: float, span: float) -> tuple[float, float, float]:
     """Return area in square microns, eccentricity and mean haematoxylin of the pixels within an outline.
 
-    What lies further from its middle than half a crop, or outside of the image, is left out.
+    What lies further from its middle than half a crop, or outside of the image, counts for the area alone.
 
     Args:
         image: The nucleus'.
@@ -131,7 +131,14 @@ def measure(image: TissueImage, outline: tuple[np.ndarray, ...], mpp: float, spa
         return (np.nan,) * 3
     haematoxylin = rgb2hed(image.read(int(low[1]), int(low[0]), int(high[1]), int(high[0])))[..., 0]
     (region,) = regionprops(mask.astype(np.uint8), haematoxylin)
-    return region.area * mpp**2, region.eccentricity, region.intensity_mean
+    area = sum(_area(ring - ring[0]) for ring in outline)
+    return area * mpp**2, region.eccentricity, region.intensity_mean
+
+
+def _area(ring: np.ndarray) -> float:
+    """Return the area within a closed ring, float64 (M, 2), that begins near the origin."""
+    x, y = ring.T
+    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def write_features(paths: Sequence[Path], n: int, describe: Describe, embeddings: Embeddings, table: Path) -> None:

@@ -55,13 +55,13 @@ def draw_overlay(
     diameter = 2 * scale * radius * 72 / DPI  # points
     area = {"s": diameter**2, "linewidths": 1.2}
     for label, (name, rgb) in enumerate(zip(classes, class_colours(len(classes)), strict=True)):
-        chosen, colour = labels == label, [np.divide(rgb, 255)]
+        chosen, colour = labels == label, f"#{bytes(rgb).hex()}"
         for dashed, rows in (("-", chosen & ~unsure), ("--", chosen & unsure)):
             ax.scatter(x[rows], y[rows], facecolors="none", edgecolors=colour, linestyle=dashed, **area)
         rows = chosen & unlike
-        ax.scatter(x[rows], y[rows], marker="x", c=colour, **area)
+        ax.scatter(x[rows], y[rows], marker="x", color=colour, **area)
         ax.scatter([], [], facecolors="none", edgecolors=colour, label=f"{name}: {chosen.sum():,}", **area)
     ax.scatter([], [], facecolors="none", edgecolors="k", linestyle="--", label=f"unsure: {unsure.sum():,}", **area)
-    ax.scatter([], [], marker="x", c="k", label=f"unlike anything in training: {unlike.sum():,}", **area)
+    ax.scatter([], [], marker="x", color="k", label=f"unlike anything in training: {unlike.sum():,}", **area)
     figure.legend(loc="lower center", ncols=columns, frameon=False, fontsize=9, markerscale=KEY / max(diameter, 1e-3))
     return figure

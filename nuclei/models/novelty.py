@@ -55,8 +55,7 @@ def fit_reference(features: np.ndarray) -> Reference:
         ridge = RIDGE * np.trace(fitted.covariance_) / len(fitted.covariance_) + RIDGE**2
         inverse = np.linalg.inv(fitted.covariance_ + ridge * np.eye(len(fitted.covariance_)))
         whitening = np.linalg.cholesky((inverse + inverse.T) / 2)
-    mean, whitening = (torch.from_numpy(values.astype(np.float32)) for values in (fitted.location_, whitening))
-    reference = Reference(mean, whitening)
+    reference = Reference(*(torch.from_numpy(values.astype(np.float32)) for values in (fitted.location_, whitening)))
     return _divided(reference, float(np.median(novelty(reference, features))))
 
 
