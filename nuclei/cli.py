@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,6 +82,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     command.add_argument("--mpp", type=_between(0.01, 10.0), metavar="N", help=about)
     about = "output folder; default: %(default)s"
     command.add_argument("--out", type=Path, default="predictions", metavar="FOLDER", help=about)
+    about = "also write what the network computed, and what outlines and neighbours say, as Parquet"
+    command.add_argument("--features", action="store_true", help=about)
     about = "averaging over eight flips and rotations; default: on"
     command.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help=about)
     about = "processor; default: cuda, else mps, else cpu"
@@ -231,16 +234,20 @@ def _between(low: float, high: float) -> Callable[[str], float]:
 def predict(args: argparse.Namespace) -> None:
     """Classify crops, or the nuclei of a tile or slide.
 
-    Writes INPUT_predictions.csv, with calibrated probabilities and the set of classes that a nucleus may well be (more
-    than one: the model is unsure), and INPUT_run.json, which tells what they were made of; of a tile or slide, also
-    INPUT_predictions.geojson, which QuPath opens, and INPUT_overlay.png. What was done before, of the same files,
-    models and settings, is passed over: given again, an interrupted command goes on.
+    Writes INPUT_predictions.csv, with calibrated probabilities, the set of classes that a nucleus may well be (more
+    than one: the model is unsure) and its novelty (above 1: unlike anything in training), and INPUT_run.json, which
+    tells what they were made of; of a tile or slide, also INPUT_predictions.geojson, which QuPath opens, and
+    INPUT_overlay.png; with --features, also INPUT_features.parquet, and INPUT_features.h5ad where anndata is installed.
+    What was done before, of the same files, models and settings, is passed over: given again, an interrupted command
+    goes on.
     """
     _require_writable(args.out)
+    if args.features and not find_spec("pyarrow"):
+        raise InputError("--features needs pyarrow: pip install -e '.[features]'")
 
     from nuclei.inference.predict_inputs import Settings, predict_inputs
 
-    settings = Settings(args.mpp, args.detector, args.device, args.threads, args.precision, args.tta)
+    settings = Settings(args.mpp, args.detector, args.features, args.device, args.threads, args.precision, args.tta)
     predict_inputs(args.models, args.inputs, args.nuclei, args.out, settings)
 
 

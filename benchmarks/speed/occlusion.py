@@ -18,6 +18,7 @@ from nuclei.explanation.explainable import mean_colour
 from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model
 from nuclei.models.networks import build
+from nuclei.models.novelty import Reference
 from nuclei.models.transforms import normalise
 
 WINDOW, STRIDE = 20, 10  # pixels: 81 windows a crop
@@ -31,7 +32,9 @@ def captum(workspace: Workspace) -> Workload:
 def run_project(precision: str, workspace: Workspace) -> Workload:
     """The notes say how far the maps of two crops are from Captum's, as a share of the largest value there."""
     network, crops, device = _prepare(workspace)
-    model = Model("resnet", network, SHAPES["resnet"], Calibration(), Calibration())
+    model = Model(
+        "resnet", network, SHAPES["resnet"], Calibration(), Calibration(), Reference(torch.zeros(1), torch.eye(1))
+    )
     method = partial(attribution.occlusion, window=WINDOW, stride=STRIDE, precision=precision)
 
     def maps(crops: np.ndarray) -> np.ndarray:

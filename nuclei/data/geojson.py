@@ -49,12 +49,14 @@ class Nucleus(NamedTuple):
         y: Likewise.
         feature: What it becomes when it is written.
         label: Name of its classification, "" where it has none.
+        outline: Its closed rings, float64 (M, 2), x and y in pixels, without holes; none: a point.
     """
 
     x: float
     y: float
     feature: Feature
     label: str = ""
+    outline: tuple[np.ndarray, ...] = ()
 
 
 def read_nuclei(path: Path, side: float = SIDE, left_out: Counter[str] | None = None) -> Iterator[Nucleus]:
@@ -212,12 +214,12 @@ def _nuclei(feature: Feature, side: float, left_out: Counter[str]) -> Iterator[N
             for polygon, ring in zip(polygons, rings, strict=True):
                 x, y = _finite(_centroid([ring]))
                 part = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": polygon}}
-                yield Nucleus(x, y, part, label)
+                yield Nucleus(x, y, part, label, (ring,))
         elif extent > side and (kind := _object_type(feature, properties)).lower() in AREAS:
             left_out[one_line(kind[:40])] += 1
         else:
             x, y = _finite(_centroid(rings))
-            yield Nucleus(x, y, feature, label)
+            yield Nucleus(x, y, feature, label, tuple(rings))
     else:
         raise ValueError
 
@@ -254,7 +256,8 @@ def _nucleus_of_cell(cell: dict[str, Any]) -> Iterator[Nucleus]:
     ring = [list(_finite(position)) for position in contour]
     if ring[0] != ring[-1]:
         ring.append(ring[0])  # as GeoJSON wants it
-    yield Nucleus(x, y, {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}})
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    yield Nucleus(x, y, feature, outline=(np.array(ring),))
 
 
 def _finite(point: Iterable[float]) -> tuple[float, float]:

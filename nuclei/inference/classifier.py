@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +16,30 @@ from nuclei.machine import usable_threads
 from nuclei.models.calibration import TARGETS, Calibration
 from nuclei.models.checkpoint import Model, load_model
 from nuclei.models.conformal import conformal_sets
-from nuclei.models.predict import BATCH_SIZE, predict_probabilities
+from nuclei.models.networks import last_linear
+from nuclei.models.novelty import novelty
+from nuclei.models.predict import BATCH_SIZE, predict_outputs
+from nuclei.models.temperature import softmax
 from nuclei.task import Task
 
 COVERAGE = 0.9  # of conformal sets, where nothing else is asked for
 AT_ONCE = 8 * BATCH_SIZE  # crops, 30 MB: full batches, as in `submit`, and so the same digits
 
 Key = TypeVar("Key")
+
+
+class Answers(NamedTuple):
+    """What a classifier says of N crops.
+
+    Attributes:
+        probabilities: float32 (N, K), see `Classifier.predict`.
+        novelty: float32 (N,), see `Classifier.novelty`.
+        embeddings: float32 (N, D), what goes into the last layer of the (first) model.
+    """
+
+    probabilities: np.ndarray
+    novelty: np.ndarray
+    embeddings: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -64,18 +81,58 @@ class Classifier:
             ValueError: The crops are of another kind.
             InputError: An answer is not finite.
         """
+        return self.answer(crops).probabilities
+
+    def novelty(self, crops: np.ndarray) -> np.ndarray:
+        """Return how unlike the training crops each crop is: above 1, it is unlike anything in training.
+
+        Of held-out crops of the training data, a hundredth is above 1 (`nuclei.models.novelty`). Several models: the
+        mean of their novelties. Flips and rotations are not averaged.
+
+        Args:
+            crops: As in `predict`.
+
+        Returns:
+            float32 (N,), 0 or more.
+
+        Raises:
+            ValueError: The crops are of another kind.
+            InputError: An answer is not finite.
+        """
+        return self.answer(crops).novelty
+
+    def answer(self, crops: np.ndarray) -> Answers:
+        """Return what `predict` and `novelty` return, and the embeddings, for the price of `predict`.
+
+        Args:
+            crops: As in `predict`.
+
+        Raises:
+            ValueError: The crops are of another kind.
+            InputError: An answer is not finite.
+        """
         side = self.task.side
         if crops.dtype != np.uint8 or crops.shape[1:] != (side, side, self.channels):
             raise ValueError(
                 f"expected crops of uint8 (N, {side}, {side}, {self.channels}), got {crops.dtype} {crops.shape}"
             )
         if not len(crops):
-            return np.empty((0, len(self.classes)), np.float32)
-        each = [predict_probabilities(model, crops, self.device, self.precision, self.tta) for model in self.models]
-        probabilities = np.mean(each, axis=0).astype(np.float32)
-        if not np.isfinite(probabilities).all():
+            width = last_linear(self.models[0].network).in_features
+            return Answers(*(np.empty(shape, np.float32) for shape in ((0, len(self.classes)), 0, (0, width))))
+        each = [
+            predict_outputs(model.network, model.architecture, crops, self.device, self.precision, self.tta)
+            for model in self.models
+        ]
+        probabilities = [
+            softmax(outputs.logits, calibration.temperature)
+            for outputs, calibration in zip(each, self._calibrations(), strict=True)
+        ]
+        unlike = [novelty(model.reference, outputs.features) for model, outputs in zip(self.models, each, strict=True)]
+        means = [np.mean(values, axis=0).astype(np.float32) for values in (probabilities, unlike)]
+        answers = Answers(means[0], means[1], each[0].embeddings)
+        if not all(np.isfinite(values).all() for values in answers):
             raise InputError("the model answers with NaN or infinity: copy it again, train it again, or use float32")
-        return probabilities
+        return answers
 
     def sets(self, probabilities: np.ndarray, coverage: float = COVERAGE) -> np.ndarray:
         """Return the conformal set of each crop: the classes that it may well be, the predicted one always among them.
@@ -101,8 +158,19 @@ class Classifier:
         """
         if probabilities.ndim != 2 or probabilities.shape[1] != len(self.classes):
             raise ValueError(f"expected probabilities (N, {len(self.classes)}), got {probabilities.shape}")
+        return conformal_sets(probabilities, self.set_threshold(coverage))
+
+    def set_threshold(self, coverage: float = COVERAGE) -> float:
+        """Return the probability from which a class belongs to a set.
+
+        Args:
+            coverage: As in `sets`.
+
+        Raises:
+            ValueError: The models have no threshold for that coverage.
+        """
         column = _target(coverage)
-        return conformal_sets(probabilities, min(model.thresholds[column] for model in self._calibrations()))
+        return min(model.thresholds[column] for model in self._calibrations())
 
     def promised_coverage(self, coverage: float = COVERAGE) -> float:
         """Return the coverage that `sets` can promise: `coverage`, or less where the models saw few groups.
@@ -122,7 +190,7 @@ class Classifier:
     def _calibrations(self) -> list[Calibration]:
         return [model.averaged if self.tta else model.single for model in self.models]
 
-    def predict_all(self, crops: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[list[Key], np.ndarray]]:
+    def predict_all(self, crops: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[list[Key], Answers]]:
         """Classify any number of crops.
 
         Args:
@@ -130,7 +198,7 @@ class Classifier:
                 are read or cut while these are classified.
 
         Yields:
-            Keys and probabilities, float32 (M, K), of as many crops as are best classified at once.
+            Keys and answers of as many crops as are best classified at once.
         """
         pending = iter(crops)
 
@@ -141,7 +209,7 @@ class Classifier:
             following = pool.submit(take)
             while batch := following.result():
                 following = pool.submit(take)
-                yield [key for key, _ in batch], self.predict(np.stack([crop for _, crop in batch]))
+                yield [key for key, _ in batch], self.answer(np.stack([crop for _, crop in batch]))
 
 
 def _target(coverage: float) -> int:

@@ -56,7 +56,6 @@ def open_crop_files(
     Raises:
         InputError: Of a crop in a folder or zip when it is read; of a name that no table can hold at once.
     """
-
     guesses: Counter[str] = Counter()
 
     def check(height: int, width: int, resolution: Resolution, where: str) -> float:

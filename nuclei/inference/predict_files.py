@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from nuclei.data.cut import cut_all, window
-from nuclei.data.geojson import Feature, class_colours, classified, point, read_nuclei, write_features
+from nuclei.data.geojson import Feature, class_colours, classified, point, read_nuclei
+from nuclei.data.geojson import write_features as write_collection
 from nuclei.data.images import as_channels, open_image
 from nuclei.data.positions import GEOJSON, Positions, read_positions
 from nuclei.data.tissue_image import TissueImage
@@ -18,6 +19,7 @@ from nuclei.figures import save_figure
 from nuclei.files import atomic_write
 from nuclei.inference.classifier import Classifier
 from nuclei.inference.crop_files import open_crop_files
+from nuclei.inference.features import Embeddings, describe_nuclei, open_embeddings, write_features
 from nuclei.inference.overlay import draw_overlay
 
 ROWS_AT_ONCE = 2**16  # of a table that is written
@@ -25,36 +27,85 @@ LONGEST = 4000  # pixels of the overlay
 RADIUS = 3.0  # microns of the rings on it
 
 
-def predict_crops(classifier: Classifier, path: Path, mpp: float | None, table: Path) -> np.ndarray:
+class Predictions(NamedTuple):
+    """What a classifier says of N crops or nuclei.
+
+    Attributes:
+        probabilities: float32 (N, K).
+        sets: Conformal sets, bool (N, K).
+        novelty: float32 (N,), above 1: unlike anything in training.
+    """
+
+    probabilities: np.ndarray
+    sets: np.ndarray
+    novelty: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The most likely class, int64 (N,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def unsure(self) -> np.ndarray:
+        """Whether the set has more than one class, bool (N,)."""
+        return self.sets.sum(axis=1) > 1
+
+    @property
+    def unlike(self) -> np.ndarray:
+        """Whether it is unlike anything in training, bool (N,)."""
+        return self.novelty > 1
+
+    def take(self, rows: slice) -> "Predictions":
+        """Return those of some rows."""
+        return Predictions(*(values[rows] for values in self))
+
+
+def predict_crops(
+    classifier: Classifier, path: Path, mpp: float | None, table: Path, features: Sequence[Path] = ()
+) -> Predictions:
     """Classify a crop, a folder or a zip of crops (see `open_crop_files`) into `table`.
 
     The table has Filename, Predicted (label), Class (its name), Probability_0 to Probability_K-1 (calibrated), Set
-    (names of the classes in its conformal set of coverage 0.9, see `Classifier.sets`, separated by "; ") and Unsure
-    (True where the set has more than one class).
+    (names of the classes in its conformal set of coverage 0.9, see `Classifier.sets`, separated by "; "), Unsure (True
+    where the set has more than one class), Novelty (see `Classifier.novelty`) and Unlike (True where that is above 1).
 
     Args:
         classifier: What classifies them.
         path: Of the crops.
         mpp: Microns per pixel; None: what each file tells, or else the model's.
         table: The CSV file to be written.
-
-    Returns:
-        Labels, int64 (N,).
+        features: See `write_features`; none: none are written.
 
     Raises:
         InputError: See `open_crop_files`.
     """
-    with open_crop_files(path, classifier.task, mpp) as (names, read), atomic_write(table) as temporary:
+
+    def keys(rows: slice) -> dict[str, Any]:
+        return {"Filename": names[rows]}
+
+    with (
+        open_crop_files(path, classifier.task, mpp) as (names, read),
+        atomic_write(table) as temporary,
+        open_embeddings(features) as embeddings,
+    ):
         crops = ((row, as_channels(read(name), classifier.channels)) for row, name in enumerate(names))
-        probabilities = _predict(classifier, crops, len(names))
-        sets = classifier.sets(probabilities)
-        _write_table(temporary, lambda rows: {"Filename": names[rows]}, probabilities, sets, classifier.classes)
-    return probabilities.argmax(axis=1)
+        predictions = _predict(classifier, crops, len(names), embeddings)
+        _write_table(temporary, keys, predictions, classifier.classes)
+        if embeddings:
+            write_features(features, len(names), keys, embeddings, temporary)
+    return predictions
 
 
 def predict_image(
-    classifier: Classifier, path: Path, nuclei: Path, mpp: float | None, table: Path, geojson: Path, overlay: Path
-) -> tuple[np.ndarray, float, str]:
+    classifier: Classifier,
+    path: Path,
+    nuclei: Path,
+    mpp: float | None,
+    table: Path,
+    geojson: Path,
+    overlay: Path,
+    features: Sequence[Path] = (),
+) -> tuple[Predictions, float, str]:
     """Classify the nuclei of a tile or slide, see `predict_nuclei`.
 
     Args:
@@ -65,9 +116,10 @@ def predict_image(
         table: As in `predict_nuclei`.
         geojson: As in `predict_nuclei`.
         overlay: As in `predict_nuclei`.
+        features: As in `predict_nuclei`.
 
     Returns:
-        Labels, int64 (N,); microns per pixel, and where they come from.
+        What the classifier says; microns per pixel, and where they come from.
 
     Raises:
         InputError: The nuclei are in microns and the resolution is unknown, and as `predict_nuclei`.
@@ -87,8 +139,9 @@ def predict_image(
             warn(f"{path} tells {source} alone: taken for {known:.3g} microns per pixel; see --mpp")
         if positions.left_out:
             warn(f"{nuclei}: {positions.left_out}")
-        labels = predict_nuclei(classifier, image, nuclei, used, table, geojson, overlay, positions, source)
-    return labels, used, source
+        outputs = table, geojson, overlay
+        predictions = predict_nuclei(classifier, image, nuclei, used, *outputs, positions, source, features)
+    return predictions, used, source
 
 
 def predict_nuclei(
@@ -101,8 +154,9 @@ def predict_nuclei(
     overlay: Path,
     positions: Positions | None = None,
     mpp_source: str = "",
-) -> np.ndarray:
-    """Classify the nuclei of a tile or slide and write three files, all of them or none.
+    features: Sequence[Path] = (),
+) -> Predictions:
+    """Classify the nuclei of a tile or slide and write three files or more, all of them or none.
 
     About 200 bytes per nucleus are held; all else is read and written in pieces. Drawing 4000x4000 pixels takes 2 GB.
 
@@ -113,14 +167,11 @@ def predict_nuclei(
         mpp: Microns per pixel of the image.
         table: To be written, CSV: as of `predict_crops`, with x and y in pixels for Filename, in the order of `nuclei`.
         geojson: To be written: the features of `nuclei`, or points, with QuPath's classification and the probabilities
-            as measurements; properties Set and Unsure as in the table.
-        overlay: To be written, PNG: the image, no side longer than 4000 pixels, with a ring in the colour of its class
-            round every nucleus.
+            and the novelty as measurements; properties Set, Unsure and Unlike as in the table.
+        overlay: To be written, PNG, see `draw_overlay`: no side of the image is longer than 4000 pixels.
         positions: The nuclei in pixels, where they were read before.
         mpp_source: Where `mpp` comes from, for the GeoJSON file.
-
-    Returns:
-        Labels, int64 (N,).
+        features: See `write_features`; none: none are written.
 
     Raises:
         InputError: A nucleus lies outside of the image, or a file cannot be read.
@@ -129,25 +180,32 @@ def predict_nuclei(
     if positions is None:
         positions = _in_pixels(read_positions(nuclei, image.path.name, span), mpp, image, nuclei)
     x, y, classes = positions.x, positions.y, classifier.classes
-    with atomic_write(table) as new_table, atomic_write(geojson) as new_geojson, atomic_write(overlay) as new_overlay:
+    has_outlines = nuclei.suffix.lower() in GEOJSON
+    with (
+        atomic_write(table) as new_table,
+        atomic_write(geojson) as new_geojson,
+        atomic_write(overlay) as new_overlay,
+        open_embeddings(features) as embeddings,
+    ):
         cuts = cut_all(image, y, x, mpp, classifier.task)
         crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cuts)
-        probabilities = _predict(classifier, crops, len(x))
-        labels, sets = probabilities.argmax(axis=1), classifier.sets(probabilities)
+        predictions = _predict(classifier, crops, len(x), embeddings)
         thumbnail = image.thumbnail(LONGEST)
         scale = thumbnail.shape[1] / image.width
-        if nuclei.suffix.lower() in GEOJSON:
-            features: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei, span))
+        if has_outlines:
+            members: Iterator[Feature] = (nucleus.feature for nucleus in read_nuclei(nuclei, span))
         else:
-            features = map(point, map(float, x), map(float, y))
-        _write_table(
-            new_table, lambda rows: {"x": _digits(x[rows]), "y": _digits(y[rows])}, probabilities, sets, classes
-        )
+            members = map(point, map(float, x), map(float, y))
+        _write_table(new_table, lambda rows: {"x": _digits(x[rows]), "y": _digits(y[rows])}, predictions, classes)
         about = {"mpp": mpp, "mpp_source": mpp_source or "given"}
-        write_features(new_geojson, _classified(features, probabilities, sets, classes), about)
-        rings = draw_overlay(thumbnail, scale * x, scale * y, labels, scale * RADIUS / mpp, classes)
-        save_figure(rings, new_overlay)
-    return labels
+        write_collection(new_geojson, _classified(members, predictions, classes), about)
+        marks = predictions.labels, scale * RADIUS / mpp, classes, predictions.unsure, predictions.unlike
+        save_figure(draw_overlay(thumbnail, scale * x, scale * y, *marks), new_overlay)
+        if embeddings:
+            outlines = (nucleus.outline for nucleus in read_nuclei(nuclei, span)) if has_outlines else None
+            describe = describe_nuclei(image, x, y, predictions.labels, len(classes), mpp, span, outlines)
+            write_features(features, len(x), describe, embeddings, new_table)
+    return predictions
 
 
 def _in_pixels(positions: Positions, mpp: float, image: TissueImage, nuclei: Path) -> Positions:
@@ -164,32 +222,33 @@ def _in_pixels(positions: Positions, mpp: float, image: TissueImage, nuclei: Pat
     return positions._replace(x=x, y=y, microns=False)
 
 
-def _predict(classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n: int) -> np.ndarray:
-    """Return probabilities, float32 (N, K), of the crops of rows 0..N-1, which may come in any order."""
-    probabilities = np.empty((n, len(classifier.classes)), np.float32)
+def _predict(
+    classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n: int, embeddings: Embeddings | None
+) -> Predictions:
+    """Classify the crops of rows 0..N-1, which may come in any order."""
+    probabilities, novelty = np.empty((n, len(classifier.classes)), np.float32), np.empty(n, np.float32)
     with tqdm(total=n, unit="nucleus", disable=None) as bar:
-        for rows, batch in classifier.predict_all(crops):
-            probabilities[rows] = batch
+        for rows, answers in classifier.predict_all(crops):
+            probabilities[rows], novelty[rows] = answers.probabilities, answers.novelty
+            if embeddings:
+                embeddings.write(rows, answers.embeddings)
             bar.update(len(rows))
-    return probabilities
+    return Predictions(probabilities, classifier.sets(probabilities), novelty)
 
 
 def _write_table(
-    path: Path,
-    keys: Callable[[slice], dict[str, list[str]]],
-    probabilities: np.ndarray,
-    sets: np.ndarray,
-    classes: Sequence[str],
+    path: Path, keys: Callable[[slice], dict[str, Any]], predictions: Predictions, classes: Sequence[str]
 ) -> None:
     """Write the table; `keys` gives the first columns of the rows in a slice."""
     names = np.array(classes)
     with path.open("w", encoding="utf-8", newline="") as file:
-        for start in range(0, len(probabilities), ROWS_AT_ONCE):
+        for start in range(0, len(predictions.novelty), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            labels = probabilities[rows].argmax(axis=1)
-            columns: dict[str, Any] = {**keys(rows), "Predicted": labels, "Class": names[labels]}
-            columns |= {f"Probability_{label}": values for label, values in enumerate(probabilities[rows].T)}
-            columns |= {"Set": [_names(row, classes) for row in sets[rows]], "Unsure": sets[rows].sum(axis=1) > 1}
+            part = predictions.take(rows)
+            columns: dict[str, Any] = {**keys(rows), "Predicted": part.labels, "Class": names[part.labels]}
+            columns |= {f"Probability_{label}": values for label, values in enumerate(part.probabilities.T)}
+            columns |= {"Set": [_names(row, classes) for row in part.sets], "Unsure": part.unsure}
+            columns |= {"Novelty": part.novelty, "Unlike": part.unlike}
             table = pd.DataFrame(columns)
             table.to_csv(file, header=not start, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -204,12 +263,15 @@ def _names(members: np.ndarray, classes: Sequence[str]) -> str:
     return "; ".join(name for name, member in zip(classes, members, strict=True) if member)
 
 
-def _classified(
-    features: Iterator[Feature], probabilities: np.ndarray, sets: np.ndarray, classes: Sequence[str]
-) -> Iterator[Feature]:
+def _classified(features: Iterator[Feature], predictions: Predictions, classes: Sequence[str]) -> Iterator[Feature]:
     colours = class_colours(len(classes))
-    for feature, row, members in zip(features, probabilities, sets, strict=True):
+    for feature, row, members, novelty in zip(features, *predictions, strict=True):
         label = int(row.argmax())
         measurements = {f"Probability: {name}": float(f"{value:.6g}") for name, value in zip(classes, row, strict=True)}
-        conformal = {"Set": _names(members, classes), "Unsure": bool(members.sum() > 1)}
-        yield classified(feature, classes[label], colours[label], measurements, conformal)
+        measurements["Novelty"] = float(f"{novelty:.6g}")
+        properties = {
+            "Set": _names(members, classes),
+            "Unsure": bool(members.sum() > 1),
+            "Unlike": bool(novelty > 1),
+        }
+        yield classified(feature, classes[label], colours[label], measurements, properties)

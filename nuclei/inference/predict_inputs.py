@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import replace
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
     Attributes:
         mpp: Microns per pixel of all of them; None: what each tells, or else the model's.
         detector: What finds the nuclei of tiles and slides, FILE.py:FUNCTION; None: the built-in one.
+        features: Whether embeddings, shapes and neighbours are written too.
         device: As in `nuclei.load`, as the other attributes.
         threads: CPU threads; None takes all.
         precision: float32, bfloat16, or auto.
@@ -47,6 +49,7 @@ class Settings(NamedTuple):
 
     mpp: float | None
     detector: str | None
+    features: bool
     device: str
     threads: int | None
     precision: str
@@ -54,7 +57,7 @@ class Settings(NamedTuple):
 
     def asked(self) -> dict[str, Any]:
         """Return those that make other results; device and threads change no more than the last digits."""
-        return {"mpp": self.mpp, "detector": self.detector, "precision": self.precision, "tta": self.tta}
+        return {name: value for name, value in self._asdict().items() if name not in ("device", "threads")}
 
 
 class Job(NamedTuple):
@@ -63,7 +66,7 @@ class Job(NamedTuple):
     Attributes:
         source: The input.
         nuclei: The file of its nuclei; None: they are detected where it is a tile or slide.
-        paths: Of the results of a tile or slide; of crops there are only the first and the last, the record of the run.
+        paths: Table, GeoJSON and overlay, which crops do not have, files of features, and the record of the run.
         made_of: Of `nuclei.inference.record.sources`.
     """
 
@@ -96,8 +99,8 @@ def predict_inputs(
         models: Checkpoints, whose probabilities are averaged.
         inputs: Crops, folders or zips of crops, tiles or slides.
         nuclei: The nuclei of the tiles or slides, see `find_positions`; none: they are detected.
-        out: Folder of the results: INPUT_predictions.csv, INPUT_run.json and, of a tile or slide,
-            INPUT_predictions.geojson and INPUT_overlay.png.
+        out: Folder of the results: INPUT_predictions.csv, INPUT_run.json; of a tile or slide INPUT_predictions.geojson
+            and INPUT_overlay.png; of features INPUT_features.parquet and, where anndata is installed, .h5ad.
         settings: How.
 
     Raises:
@@ -105,7 +108,7 @@ def predict_inputs(
             classified: the others are.
     """
     positions = find_positions(inputs, nuclei) if nuclei else {}
-    outputs = [_outputs(out, source) for source in inputs]
+    outputs = [_outputs(out, source, settings.features) for source in inputs]
     require_distinct([path for paths in outputs for path in paths], [*models, *inputs, *positions.values()])
     require_different_names(path for paths in outputs for path in paths)
     for source, paths in zip(inputs, outputs, strict=True):
@@ -142,12 +145,14 @@ def predict_inputs(
         raise InputError(f"{len(errors)} of {len(inputs)} inputs were not classified: see above")
 
 
-def _outputs(folder: Path, source: Path) -> list[Path]:
+def _outputs(folder: Path, source: Path, with_features: bool) -> list[Path]:
     """Return the files that may be written for an input, see `Job`."""
     absolute = Path(os.path.abspath(source))  # noqa: PTH100 of "." and "..", which have a name too
     name = absolute.name if absolute.is_dir() else absolute.stem
-    ends = ["predictions.csv", "predictions.geojson", "overlay.png", "run.json"]
-    return [folder / f"{name}_{end}" for end in ends]
+    ends = ["predictions.csv", "predictions.geojson", "overlay.png"]
+    if with_features:
+        ends += ["features.parquet", *(["features.h5ad"] if find_spec("anndata") else [])]
+    return [folder / f"{name}_{end}" for end in [*ends, "run.json"]]
 
 
 def _here(classifier: "Classifier", jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
@@ -202,23 +207,33 @@ def _predict(classifier: "Classifier", job: Job, settings: Settings) -> str:
     from nuclei.inference.detect import detected
     from nuclei.inference.predict_files import predict_crops, predict_image
 
-    *results, record = job.paths
+    table, geojson, overlay, *features, record = job.paths
     detection: dict[str, Any] = {}
     with atomic_write(record) as temporary:  # from the start: a second process is refused before hours of work
         require_results_of(job.paths, job.source)
-        with claim(job.paths, job.made_of):
-            if job.nuclei:
-                labels, mpp, mpp_source = predict_image(classifier, job.source, job.nuclei, settings.mpp, *results)
-            elif is_larger_than_a_crop(job.source, classifier.task, settings.mpp):
-                with detected(job.source, settings.mpp, settings.detector) as (nuclei, detection):
-                    labels, mpp, mpp_source = predict_image(classifier, job.source, nuclei, settings.mpp, *results)
+        with claim(job.paths, job.made_of), ExitStack() as stack:
+            nuclei = job.nuclei
+            if not nuclei and is_larger_than_a_crop(job.source, classifier.task, settings.mpp):
+                nuclei, detection = stack.enter_context(detected(job.source, settings.mpp, settings.detector))
+            if nuclei:
+                results = [table, geojson, overlay, *features]
+                predictions, mpp, mpp_source = predict_image(
+                    classifier, job.source, nuclei, settings.mpp, table, geojson, overlay, features
+                )
             else:
-                results = results[:1]
-                labels = predict_crops(classifier, job.source, settings.mpp, *results)
+                results = [table, *features]
+                predictions = predict_crops(classifier, job.source, settings.mpp, table, features)
                 mpp = settings.mpp or classifier.task.mpp
                 mpp_source = "--mpp" if settings.mpp else "assumed where a crop does not tell it"
-            about = {"mpp": mpp, "mpp_source": mpp_source, "set_coverage_promised": classifier.promised_coverage()}
+            about = {
+                "mpp": mpp,
+                "mpp_source": mpp_source,
+                "set_coverage_promised": classifier.promised_coverage(),
+                "set_threshold": classifier.set_threshold(),
+                "novelty_threshold": 1.0,
+            }
             write_record(temporary, job.made_of, detection | about, results)
-    counts = np.bincount(labels, minlength=len(classifier.classes))
+    counts = np.bincount(predictions.labels, minlength=len(classifier.classes))
     listed = ", ".join(f"{count:,} {name}" for name, count in zip(classifier.classes, counts, strict=True))
-    return f"{job.source}: {listed}; written: {', '.join(map(str, [*results, record]))}"
+    doubts = f"{predictions.unsure.sum():,} unsure, {predictions.unlike.sum():,} unlike anything in training"
+    return f"{job.source}: {listed}; {doubts}; written: {', '.join(map(str, [*results, record]))}"

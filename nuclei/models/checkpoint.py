@@ -12,13 +12,15 @@ from torch import nn
 
 from nuclei.errors import InputError
 from nuclei.models.calibration import TARGETS, Calibration
-from nuclei.models.networks import Architecture, architecture_class, build
+from nuclei.models.networks import Architecture, architecture_class, build, watch
+from nuclei.models.novelty import Reference, require_reference
 from nuclei.models.temperature import TEMPERATURES
 from nuclei.models.transforms import MEAN, STD
 from nuclei.task import COLON, LONGEST_CLASS, MOST_CLASSES, Task
 from nuclei.tensors import open_tensors, write_tensors
 
 LONGEST_DESCRIPTION = 10_000  # characters
+REFERENCE = ("reference.mean", "reference.whitening")  # tensors beside the weights
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Model:
         architecture: What the network was built from.
         averaged: For logits that are averaged over the eight flips and rotations of a crop.
         single: For those of the crop as it is, which are noisier and mostly larger.
+        reference: The crops that it was trained on, to tell what is unlike them.
         task: Its classes, and the size and resolution of its crops.
     """
 
@@ -39,6 +42,7 @@ class Model:
     architecture: Architecture
     averaged: Calibration
     single: Calibration
+    reference: Reference
     task: Task = COLON
 
 
@@ -50,6 +54,7 @@ def save_model(path: Path, model: Model) -> None:
         model: What is written.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    tensors |= zip(REFERENCE, (model.reference.mean, model.reference.whitening), strict=True)
     write_tensors(path, tensors, {"nuclei": json.dumps(_describe(model))})
 
 
@@ -92,10 +97,13 @@ def load_model(path: Path) -> Model:
             with torch.device("meta"):  # shapes alone
                 expected = {key: value.shape for key, value in build(architecture, seed=0).state_dict().items()}
             shapes = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            if shapes != expected:
+            if {key: shape for key, shape in shapes.items() if key not in REFERENCE} != expected:
                 raise ValueError("weights of other shapes than its architecture has")
+            if not shapes.keys() >= {*REFERENCE}:
+                raise ValueError("of an earlier version: it does not tell what its training crops were like")
             tensors = {key: file.get_tensor(key) for key in expected}
-        model = Model(name, build(architecture, seed=0).eval(), architecture, averaged, single, task)
+            reference = Reference(*(file.get_tensor(key) for key in REFERENCE))
+        model = Model(name, build(architecture, seed=0).eval(), architecture, averaged, single, reference, task)
         _require_task(task, architecture)
         if description != json.loads(json.dumps(_describe(model))):
             raise ValueError("another description, or another normalisation")
@@ -111,12 +119,16 @@ def load_model(path: Path) -> Model:
                 raise ValueError(f"{key} is {tensors[key].dtype}, not {value.dtype}")
             if not tensors[key].isfinite().all():
                 raise ValueError(f"{key} holds NaN or infinity")
+        require_reference(reference)
         model.network.load_state_dict(tensors)
         with torch.inference_mode():
             shape = (1, architecture.channels, task.side, task.side)
             ramp = torch.linspace(-2, 2, math.prod(shape)).view(shape)
-            if not model.network(ramp).isfinite().all():
-                raise ValueError("it answers with NaN or infinity")
+            with watch(model.network, architecture) as (_, features):
+                if not model.network(ramp).isfinite().all():
+                    raise ValueError("it answers with NaN or infinity")
+            if features[0].shape[1] != len(reference.mean):
+                raise ValueError(f"{features[0].shape[1]} feature maps, and a reference of {len(reference.mean)}")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from None
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:

@@ -1,5 +1,7 @@
 """What every network of the pipeline has in common; the networks themselves are in `small_cnn` and `backbone`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, ClassVar, Protocol, Self
 
@@ -39,7 +41,10 @@ class Architecture(Protocol):
         ...
 
     def build(self) -> nn.Module:
-        """Build the network with random weights: float32 (N, C, H, W), normalised, to logits (N, classes)."""
+        """Build the network with random weights: float32 (N, C, H, W), normalised, to logits (N, classes).
+
+        Its last linear layer makes the logits.
+        """
         ...
 
     def load_pretrained(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -55,7 +60,7 @@ class Architecture(Protocol):
         ...
 
     def cam_layer(self, network: nn.Module) -> nn.Module:
-        """Return the layer of `network` whose feature maps, not negative, LayerCAM weighs."""
+        """Return the layer of `network` whose feature maps, not negative, LayerCAM weighs and novelty uses."""
         ...
 
 
@@ -84,6 +89,41 @@ def shift_logits(network: nn.Module, offsets: Tensor) -> None:
         network: What is changed.
         offsets: float (classes,), what is added.
     """
-    *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+    last = last_linear(network)
     with torch.no_grad():
         last.bias.add_(offsets.to(last.bias))
+
+
+def last_linear(network: nn.Module) -> nn.Linear:
+    """Return the last linear layer of a network: what makes logits of embeddings."""
+    *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+    return last
+
+
+@contextmanager
+def watch(network: nn.Module, architecture: Architecture) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Note what a network computes on its way to the logits, at no cost.
+
+    Args:
+        network: In evaluation mode.
+        architecture: What it was built from.
+
+    Yields:
+        Two lists, to which each pass adds float32 on the CPU: embeddings (N, D), what goes into the last linear layer;
+        and features (N, E), the means of the feature maps of the architecture's `cam_layer`, or the embeddings again
+        where there are no such maps.
+    """
+    embeddings: list[Tensor] = []
+    features: list[Tensor] = []
+
+    def note_embeddings(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        embeddings.append(inputs[0].float().cpu())
+
+    def note_features(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        features.append(output.float().mean(dim=(2, 3)).cpu() if output.ndim == 4 else embeddings[-1])
+
+    with (
+        last_linear(network).register_forward_pre_hook(note_embeddings),
+        architecture.cam_layer(network).register_forward_hook(note_features),
+    ):
+        yield embeddings, features

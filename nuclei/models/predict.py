@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from nuclei.cluster import map_crops
 from nuclei.device import Compute, autocast
 from nuclei.models.checkpoint import Model
+from nuclei.models.networks import Architecture, watch
 from nuclei.models.temperature import softmax
 from nuclei.models.transforms import normalise
 
+VIEWS = 8  # the flips and rotations
 BATCH_SIZE = 64  # the layers' outputs stay small enough for the cache, and to be allocated without page faults
 
 
@@ -41,6 +44,44 @@ def predict_logits(
         with autocast(device, precision):
             logits.append(sum(network(view).float() for view in views) / len(views))
     return torch.cat(logits).cpu().numpy()
+
+
+class Outputs(NamedTuple):
+    """What a network says of N crops, and what it says that from.
+
+    Attributes:
+        logits: float32 (N, K).
+        embeddings: float32 (N, D), what goes into the last layer, of each crop as it is.
+        features: float32 (N, E), what novelty is told from, of each crop as it is.
+    """
+
+    logits: np.ndarray
+    embeddings: np.ndarray
+    features: np.ndarray
+
+
+def predict_outputs(
+    network: nn.Module,
+    architecture: Architecture,
+    crops: np.ndarray,
+    device: torch.device,
+    precision: str,
+    tta: bool = False,
+) -> Outputs:
+    """Return what `predict_logits` does, and what the network saw on the way there: nothing is computed twice.
+
+    Args:
+        network: As in `predict_logits`, as the other arguments.
+        architecture: What the network was built from.
+        crops: uint8 (N, H, W, C), N is 1 or more.
+        device: What computes.
+        precision: As in `autocast`.
+        tta: Average the logits; the first view of a crop is the crop as it is, of which the rest is told.
+    """
+    with watch(network, architecture) as (embeddings, features):
+        logits = predict_logits(network, crops, device, precision, tta)
+    step = VIEWS if tta else 1
+    return Outputs(logits, *(torch.cat(values[::step]).numpy() for values in (embeddings, features)))
 
 
 def predict_probabilities(
@@ -82,5 +123,5 @@ def predict_mean(
 
 
 def _views(inputs: Tensor) -> list[Tensor]:
-    """Return the eight flips and rotations of inputs (N, C, H, H)."""
+    """Return the eight flips and rotations of inputs (N, C, H, H), the first of which changes nothing."""
     return [view.flip(axes) for view in (inputs, inputs.transpose(2, 3)) for axes in ((), (2,), (3,), (2, 3))]

@@ -95,6 +95,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         Its metadata, and under "parameters" the number of its trained parameters.
     """
     with safe_open(path, framework="np") as file:
-        trained = [name for name in file.keys() if "running_" not in name and "num_batches" not in name]  # noqa: SIM118
+        others = ("running_", "num_batches", "reference.")  # of batch norm, and of what tells novelty
+        trained = [name for name in file.keys() if not any(other in name for other in others)]  # noqa: SIM118
         count = sum(math.prod(file.get_slice(name).get_shape()) for name in trained)
         return json.loads(file.metadata()["nuclei"]) | {"parameters": count}

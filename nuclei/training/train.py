@@ -18,7 +18,8 @@ from nuclei.files import atomic_directory
 from nuclei.models.calibration import fit_calibration
 from nuclei.models.checkpoint import Model, save_model
 from nuclei.models.networks import Architecture, architecture_class, build
-from nuclei.models.predict import predict_logits
+from nuclei.models.novelty import MOST_CROPS, Reference, fit_reference, novelty, with_threshold
+from nuclei.models.predict import predict_logits, predict_outputs
 from nuclei.params import Params
 from nuclei.progress import Progress
 from nuclei.task import NETWORKS, Task
@@ -54,11 +55,13 @@ class OutOfFold(NamedTuple):
         rows: int64 (N,), rising: the crops of the folds that were held out.
         averaged: Logits, float32 (N, K), averaged over the eight flips and rotations of each crop.
         single: Logits, float32 (N, K), of each crop as it is.
+        novelty: float32 (N,), 1 for a crop as unlike as the median one that the network did train on.
     """
 
     rows: np.ndarray
     averaged: np.ndarray
     single: np.ndarray
+    novelty: np.ndarray
 
 
 class Trained(NamedTuple):
@@ -66,8 +69,8 @@ class Trained(NamedTuple):
 
     Attributes:
         models: By fold, and under `ALL_CROPS` the one that was trained on every crop. A fold's model is calibrated on
-            the other folds, the last one on all.
-        out_of_fold: Their logits.
+            the other folds, the last one on all; so is its threshold for novelty.
+        out_of_fold: Their logits and novelties.
         curves: Learning curves, one row per network and epoch: fold, epoch, lr, train_loss, heldout_*.
     """
 
@@ -77,10 +80,11 @@ class Trained(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What a worker sends last: weights, and logits of the held-out crops, float32 (N, K), by name."""
+    """What a worker sends last: weights, the training crops, and the fields of `OutOfFold` of the held-out crops."""
 
     weights: dict[str, Tensor]
-    logits: dict[str, np.ndarray]
+    reference: Reference
+    heldout: dict[str, np.ndarray]
 
 
 def network_config(
@@ -156,8 +160,7 @@ def train_folds(
             progress.update(round(sum(done.values())), _describe(key, item.scores))
             on_epoch(_table(curves))
     rows = np.flatnonzero(np.isin(crops.folds, crops.held_out))
-    logits = {kind: _in_order(results, crops.folds, kind) for kind in ("averaged", "single")}
-    out_of_fold = OutOfFold(rows, logits["averaged"], logits["single"])
+    out_of_fold = OutOfFold(rows, *(_in_order(results, crops.folds, kind) for kind in OutOfFold._fields[1:]))
     models = {key: _model(network, results[key], out_of_fold, crops, key) for key in keys}
     return Trained(models, out_of_fold, _table(curves))
 
@@ -199,11 +202,16 @@ def _train_one(
     if network.pretrained:
         network.architecture.load_pretrained(module, network.pretrained)
     yield from fit(module, train_set, heldout_set, task.config, device, resume_from=state)
-    logits = {}
+    precision = task.config.train.precision
+    chosen = np.linspace(0, len(train_set) - 1, min(len(train_set), MOST_CROPS)).round().astype(int)
+    seen = predict_outputs(module, network.architecture, train_set.crops[chosen], device, precision)
+    reference, heldout = fit_reference(seen.features), {}
     if heldout_set:
-        for kind, tta in (("averaged", True), ("single", False)):
-            logits[kind] = predict_logits(module, heldout_set.crops, device, task.config.train.precision, tta)
-    yield _Result(weights_of(module), logits)
+        unseen = predict_outputs(module, network.architecture, heldout_set.crops, device, precision)
+        averaged = predict_logits(module, heldout_set.crops, device, precision, tta=True)
+        scores = novelty(reference, unseen.features)
+        heldout = {"averaged": averaged, "single": unseen.logits, "novelty": scores}
+    yield _Result(weights_of(module), reference, heldout)
 
 
 def _config_of(network: NetworkConfig, crops: FoldedCrops, key: int | str) -> NetworkConfig:
@@ -216,11 +224,11 @@ def _config_of(network: NetworkConfig, crops: FoldedCrops, key: int | str) -> Ne
 
 
 def _in_order(results: Mapping[int | str, _Result], folds: np.ndarray, kind: str) -> np.ndarray:
-    """Put the logits of all held-out crops into the order of the crops."""
+    """Put what the networks say of all held-out crops into the order of the crops."""
     keys = [key for key in results if key != ALL_CROPS]
     of_fold = np.concatenate([np.flatnonzero(folds == key) for key in keys])
-    logits = np.concatenate([results[key].logits[kind] for key in keys])
-    return logits[np.argsort(of_fold)]
+    values = np.concatenate([results[key].heldout[kind] for key in keys])
+    return values[np.argsort(of_fold)]
 
 
 def _model(
@@ -234,7 +242,8 @@ def _model(
         fit_calibration(logits[others], crops.data.labels[rows], crops.groups[rows])
         for logits in (out_of_fold.averaged, out_of_fold.single)
     )
-    return Model(network.name, module.eval(), network.architecture, averaged, single, crops.data.task)
+    reference = with_threshold(result.reference, out_of_fold.novelty[others])
+    return Model(network.name, module.eval(), network.architecture, averaged, single, reference, crops.data.task)
 
 
 def _table(curves: Mapping[int | str, list[dict[str, float]]]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import GradientShap, IntegratedGradients, Occlusion
+from references import NO_REFERENCE
 from torch import nn
 
 from nuclei.explanation.attribution import attribute, integrated_gradients, methods, occlusion
@@ -66,7 +67,7 @@ def model(shape):
             module.running_mean = 0.1 * torch.randn(module.num_features, generator=generator)
             module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
     averaged, single = Calibration(2.9), Calibration(1.7)  # maps are of single views
-    return Model("cnn", network.train(), shape, averaged, single)
+    return Model("cnn", network.train(), shape, averaged, single, NO_REFERENCE)
 
 
 def baselines_of(crops):

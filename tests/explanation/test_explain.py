@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from references import NO_REFERENCE
 
 from nuclei.device import Compute
 from nuclei.errors import InputError
@@ -42,7 +43,7 @@ SHAPE = SmallCNN(3, (4, 4, 4, 4), (8, 8), 0.0)
 
 def model(seed):
     """A network with random weights that is surer than most of those are."""
-    return Model("cnn", build(SHAPE, seed).eval(), SHAPE, averaged=Calibration(), single=Calibration(0.05))
+    return Model("cnn", build(SHAPE, seed).eval(), SHAPE, Calibration(), Calibration(0.05), NO_REFERENCE)
 
 
 @pytest.fixture(scope="module")

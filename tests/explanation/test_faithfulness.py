@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from references import NO_REFERENCE
 
 from nuclei.crops import LabelledCrops
 from nuclei.explanation.attribution import attribute, methods
@@ -335,7 +336,7 @@ def trained():
 
 
 def uncalibrated(network):
-    return Model("cnn", network, SHAPE, averaged=Calibration(), single=Calibration())
+    return Model("cnn", network, SHAPE, averaged=Calibration(), single=Calibration(), reference=NO_REFERENCE)
 
 
 def test_random_weights_score_at_chance_and_what_was_learned_above_it(trained):

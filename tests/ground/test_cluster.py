@@ -28,6 +28,7 @@ from coloured import coloured
 from PIL import Image
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from references import NO_REFERENCE
 from tissue import tissue, write_model
 
 from nuclei.cli import act
@@ -268,7 +269,7 @@ def test_predictions_and_heat_maps_of_a_cluster_are_those_of_one_machine(cluster
     predict = partial(predict_logits, network, precision="float32", tta=True)
     assert np.array_equal(map_crops(predict, [crops], COMPUTE), predict(crops, device=CPU))
 
-    model = Model("cnn", network, SHAPE, Calibration(), Calibration())
+    model = Model("cnn", network, SHAPE, Calibration(), Calibration(), NO_REFERENCE)
     explain = partial(
         attribute, model, methods={"occlusion": partial(occlusion, window=50, stride=50, precision="float32")}
     )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from hostile.outcomes import Accepted, Cases, Refused
+from references import reference_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
@@ -89,7 +90,8 @@ SAFETENSORS: dict[str, Make] = {
 
 
 def tiny_model(shape: SmallCNN = TINY) -> Model:
-    return Model("cnn", build(shape, seed=0), shape, averaged=Calibration(), single=Calibration())
+    network = build(shape, seed=0)
+    return Model("cnn", network, shape, Calibration(), Calibration(), reference_of(network, shape))
 
 
 def checkpoint(change: Callable[[dict, dict[str, Tensor]], object] = lambda description, tensors: None) -> Make:

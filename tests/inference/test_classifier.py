@@ -155,7 +155,7 @@ def test_a_stream_of_crops_gets_its_answers_in_order(model):
     found = list(classifier.predict_all((row, some[row % 40]) for row in range(n)))
     assert [len(keys) for keys, _ in found] == [AT_ONCE, 40]
     assert [key for keys, _ in found for key in keys] == list(range(n))
-    probabilities = np.concatenate([chances for _, chances in found])
+    probabilities = np.concatenate([answers.probabilities for _, answers in found])
     assert np.allclose(probabilities, classifier.predict(some)[np.arange(n) % 40], atol=1e-5)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from references import NO_REFERENCE
 from tissue import some_crops, write_model
 
 from nuclei import load
@@ -67,7 +68,7 @@ def test_the_same_model_gives_the_same_bytes_without_a_trace_of_the_machine(expo
 )
 def test_resnets_and_grey_models_can_be_exported(shape, tmp_path):
     calibrations = Calibration(temperature=2.5), Calibration(temperature=1.5)  # of averaged and of single views
-    model = Model("cnn", build(shape, seed=0).eval(), shape, *calibrations)
+    model = Model("cnn", build(shape, seed=0).eval(), shape, *calibrations, NO_REFERENCE)
     assert export_onnx(model, tmp_path / "model.onnx") <= TOLERANCE
     assert largest_difference(model, tmp_path / "model.onnx", some_crops(3, shape.channels)) <= TOLERANCE
 

@@ -177,6 +177,7 @@ def test_the_overlay_of_a_narrow_picture_is_of_moderate_size(size):
     height, width = size
     scale = min(4000 / max(size), 1)
     thumbnail = np.full((max(int(height * scale), 1), max(int(width * scale), 1), 3), 200, np.uint8)
-    figure = draw_overlay(thumbnail, np.array([0.5]), np.array([0.5]), np.array([1]), 3.0, CLASSES)
+    place, true = np.array([0.5]), np.array([True])
+    figure = draw_overlay(thumbnail, place, place, np.array([1]), 3.0, CLASSES, unsure=true, unlike=true)
     across, down = (value * figure.dpi / figure.dpi for value in figure.get_size_inches() * 100)
     assert across * down < 40e6

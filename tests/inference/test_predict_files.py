@@ -13,7 +13,7 @@ from nuclei.data.geojson import COLOURS, point
 from nuclei.data.images import as_channels, open_image
 from nuclei.errors import InputError
 from nuclei.inference.classifier import load_classifier
-from nuclei.inference.overlay import LEGEND
+from nuclei.inference.overlay import LEGEND, LINE
 from nuclei.inference.predict_files import predict_crops, predict_nuclei
 from nuclei.task import CLASSES, MPP
 
@@ -55,7 +55,7 @@ def expected(classifier, mpp=MPP):
 def test_every_nucleus_gets_the_probabilities_of_its_crop(classifier, tile):
     table, features = run(classifier, tile, tile.parent / "nuclei.csv")
     nuclei = tissue()[1]
-    assert table.columns.tolist() == ["x", "y", "Predicted", "Class", *CHANCES, "Set", "Unsure"]
+    assert table.columns.tolist() == ["x", "y", "Predicted", "Class", *CHANCES, "Set", "Unsure", "Novelty", "Unlike"]
     assert table[["x", "y"]].to_numpy().tolist() == nuclei[["x", "y"]].to_numpy().tolist()
     np.testing.assert_allclose(table[CHANCES], expected(classifier), atol=1e-5)
     assert (table.Predicted == table[CHANCES].to_numpy().argmax(axis=1)).all()
@@ -66,8 +66,10 @@ def test_every_nucleus_gets_the_probabilities_of_its_crop(classifier, tile):
         classification = {"name": row.Class, "color": list(COLOURS[row.Predicted])}
         assert feature["properties"]["classification"] == classification
         measured = feature["properties"]["measurements"]
-        assert list(measured) == [f"Probability: {name}" for name in CLASSES]
-        np.testing.assert_allclose(list(measured.values()), [getattr(row, name) for name in CHANCES])
+        assert list(measured) == [*(f"Probability: {name}" for name in CLASSES), "Novelty"]
+        np.testing.assert_allclose(list(measured.values()), [getattr(row, name) for name in (*CHANCES, "Novelty")])
+        assert feature["properties"]["Unlike"] == row.Unlike == (row.Novelty > 1)
+    assert table.Unlike.nunique() == 2
 
 
 def test_a_nucleus_that_may_be_of_several_classes_is_unsure(classifier, tile):
@@ -145,7 +147,7 @@ def test_the_picture_has_rings_in_the_colours_of_the_classes_where_the_nuclei_ar
     picture = np.asarray(PIL.Image.open(outputs(tile.parent)[2]).convert("RGB")).astype(int)
     pixels, _ = tissue()
     scale = 1000 / pixels.shape[1]  # narrow tiles are enlarged
-    assert picture.shape[:2] == (round(pixels.shape[0] * scale) + LEGEND, 1000)
+    assert picture.shape[:2] == (round(pixels.shape[0] * scale) + LEGEND + LINE, 1000)
     seen = {}
     for row in table[(table.x.between(30, 770)) & (table.y.between(30, 370))].itertuples():
         y, x = int(row.y * scale), int(row.x * scale)
@@ -197,9 +199,9 @@ def test_crops_in_files_get_a_table_by_name(channels, tmp_path):
     (tmp_path / "crops").mkdir()
     for name, crop in crops.items():
         PIL.Image.fromarray(as_channels(crop, channels).squeeze()).save(tmp_path / "crops" / name)
-    labels = predict_crops(classifier, tmp_path / "crops", MPP, tmp_path / "table.csv")
+    labels = predict_crops(classifier, tmp_path / "crops", MPP, tmp_path / "table.csv").labels
     table = pd.read_csv(tmp_path / "table.csv")
-    assert table.columns.tolist() == ["Filename", "Predicted", "Class", *CHANCES, "Set", "Unsure"]
+    assert table.columns.tolist() == ["Filename", "Predicted", "Class", *CHANCES, "Set", "Unsure", "Novelty", "Unlike"]
     assert table.Filename.tolist() == sorted(crops)
     assert table.Predicted.tolist() == labels.tolist()
     expected = classifier.predict(np.stack([as_channels(crops[name], channels) for name in sorted(crops)]))

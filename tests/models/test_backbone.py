@@ -11,6 +11,7 @@ import timm
 import torch
 from coloured import coloured
 from PIL import Image
+from references import NO_REFERENCE, reference_of
 from safetensors.torch import load_file
 
 import stages.weights
@@ -151,7 +152,8 @@ def test_any_network_of_timm_takes_crops_and_its_logits_can_be_shifted(backbone,
     with torch.inference_mode():
         before = network(crops)
         assert before.shape == (2, 4)
-        save_model(tmp_path / "m.safetensors", Model("resnet", network, shape, Calibration(), Calibration()))
+        reference = reference_of(network, shape)
+        save_model(tmp_path / "m.safetensors", Model("resnet", network, shape, Calibration(), Calibration(), reference))
         torch.testing.assert_close(load_model(tmp_path / "m.safetensors").network(crops), before)
         shift_logits(network, torch.tensor([1.0, 2.0, 3.0, 4.0]))
         torch.testing.assert_close(network(crops) - before, torch.tensor([[1.0, 2.0, 3.0, 4.0]]).expand(2, -1))
@@ -173,7 +175,9 @@ def test_layer_cam_has_feature_maps_of_a_cnn_and_none_of_a_transformer():
     inputs, targets = torch.rand(1, 3, 100, 100), torch.tensor([0])
     for backbone in (LITE0, "vit_tiny_patch16_224"):
         shape = Backbone(3, backbone)
-        network = explainable(Model("resnet", build(shape, 0).eval(), shape, Calibration(), Calibration()))
+        network = explainable(
+            Model("resnet", build(shape, 0).eval(), shape, Calibration(), Calibration(), NO_REFERENCE)
+        )
         if backbone == LITE0:
             heat = layer_cam(network, inputs, inputs, targets, [0])
             assert heat.shape == (1, 100, 100) and heat.min() >= 0 and heat.max() > 0
@@ -187,7 +191,7 @@ def test_it_is_explained_as_it_answers():
     shape = Backbone(3, LITE0)
     network = build(shape, seed=0)
     network(torch.randn(8, 3, 100, 100))  # moves the statistics
-    model = Model("resnet", network.eval(), shape, Calibration(), Calibration())
+    model = Model("resnet", network.eval(), shape, Calibration(), Calibration(), NO_REFERENCE)
     crops = torch.randn(2, 3, 100, 100)
     with torch.inference_mode():
         torch.testing.assert_close(explainable(model)(crops), network(crops).log_softmax(dim=1), rtol=1e-3, atol=1e-4)
@@ -195,7 +199,7 @@ def test_it_is_explained_as_it_answers():
 
 @pytest.mark.parametrize("shape", [Backbone(3, LITE0), Backbone(3, size=64), Backbone(3, LITE0, size=64)], ids=str)
 def test_it_is_exported(shape, tmp_path):
-    model = Model("resnet", build(shape, seed=0).eval(), shape, Calibration(), Calibration())
+    model = Model("resnet", build(shape, seed=0).eval(), shape, Calibration(), Calibration(), NO_REFERENCE)
     assert export_onnx(model, tmp_path / "m.onnx") < 1e-4
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from references import reference_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +30,8 @@ SINGLE = Calibration(2.5, (0.5, 0.3, 0.1), (0.8, 0.9, 0.9))
 
 def model(shape=TINY, seed=0, averaged=AVERAGED, single=SINGLE):
     name = "cnn" if isinstance(shape, SmallCNN) else "resnet"
-    return Model(name, build(shape, seed), shape, averaged, single)
+    network = build(shape, seed)
+    return Model(name, network, shape, averaged, single, reference_of(network, shape))
 
 
 class CreatesFile:

@@ -3,6 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from references import NO_REFERENCE
 from torch import nn
 
 from nuclei.device import Compute
@@ -91,7 +92,7 @@ def test_bfloat16_changes_logits_a_little(network):
 
 def calibrated(network, averaged, single=1.0):
     shape = SmallCNN(3, (4, 4, 4, 4), (4, 4), 0.0)
-    return Model("cnn", network, shape, Calibration(averaged), Calibration(single))
+    return Model("cnn", network, shape, Calibration(averaged), Calibration(single), NO_REFERENCE)
 
 
 def test_probabilities_are_of_logits_divided_by_the_temperature(network):

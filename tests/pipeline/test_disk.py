@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from raw_files import write_good
+from references import NO_REFERENCE
 from stage_runs import run_stage
 
 from nuclei.errors import run
@@ -76,7 +77,7 @@ def test_a_full_disk_keeps_the_old_model(disk, capsys):
     path = disk / "data" / "model.safetensors"
     path.write_text("of an earlier run")
     architecture = Backbone(3, "resnet18", "pretrained")
-    model = Model("resnet", build(architecture, seed=0), architecture, Calibration(), Calibration())
+    model = Model("resnet", build(architecture, seed=0), architecture, Calibration(), Calibration(), NO_REFERENCE)
     with pytest.raises(SystemExit):
         run(lambda: save_model(path, model))
     assert capsys.readouterr().err == f"error: {path}: No space left on device: free some space\n"

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_results import NAMES, PARAMS, draw_crops, with_params, write_results
+from references import NO_REFERENCE
 
 from nuclei.evaluation.metrics import METRICS
 from nuclei.models.calibration import Calibration
@@ -448,7 +449,8 @@ def test_a_card_says_what_the_file_says_of_itself(results, tmp_path):
     network = build(architecture, seed=0)
     averaged = Calibration(1.5, (0.4, 0.3, 0.2), (0.8, 0.9, 0.909))
     path = tmp_path / "final.safetensors"
-    save_model(path, Model("cnn", network, architecture, averaged, Calibration(1.75, (0.5, 0.35, 0.25), (0.8,) * 3)))
+    single = Calibration(1.75, (0.5, 0.35, 0.25), (0.8,) * 3)
+    save_model(path, Model("cnn", network, architecture, averaged, single, NO_REFERENCE))
     checkpoint = describe_checkpoint(path)
     assert checkpoint["parameters"] == sum(value.numel() for value in network.parameters())
     card = build_card(results, "cnn", checkpoint, COLON, PARAMS)

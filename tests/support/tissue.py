@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from references import reference_of
 
 from nuclei.data.synthetic.canvas import TILE
 from nuclei.data.synthetic.tissue import draw_stain, draw_tile
@@ -54,5 +55,6 @@ def write_model(path: Path, channels: int = 3, seed: int = 0, temperature: float
         network[-1].weight /= logits.std(dim=0)[:, None]
         network[-1].bias.copy_((network[-1].bias - logits.mean(dim=0)) / logits.std(dim=0))
     calibration = Calibration(temperature, thresholds=(0.5, 0.3, 0.1), promised=(0.8, 0.9, 0.95))
-    save_model(path, Model("cnn", network, shape, averaged=calibration, single=calibration))
+    reference = reference_of(network, shape, some_crops(32, channels))
+    save_model(path, Model("cnn", network, shape, calibration, calibration, reference))
     return path
