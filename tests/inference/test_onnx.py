@@ -64,7 +64,7 @@ def test_the_same_model_gives_the_same_bytes_without_a_trace_of_the_machine(expo
 
 
 @pytest.mark.parametrize(
-    "shape", [Backbone(3, "resnet18", "pretrained"), SmallCNN(1, (4, 4, 8, 8), (8, 8), 0.2)], ids=str
+    "shape", [Backbone(3, "resnet18", "pretrained", size=64), SmallCNN(1, (4, 4, 8, 8), (8, 8), 0.2)], ids=str
 )
 def test_resnets_and_grey_models_can_be_exported(shape, tmp_path):
     calibrations = Calibration(temperature=2.5), Calibration(temperature=1.5)  # of averaged and of single views

@@ -46,7 +46,7 @@ def test_training_imports_torch_and_no_more():
     assert imported_by(("weights", "train")) == {"torch": "weights"}
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("seconds", [0.5, 2.0])
 def test_ctrl_c_while_a_stage_imports_is_one_line(seconds, tmp_path):
     """In an empty folder: a stage that came to its work would say that params.yaml is missing."""
     root = Path(__file__).parents[2]
