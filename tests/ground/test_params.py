@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ruamel.yaml import YAML
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from nuclei.errors import InputError
 from nuclei.params import RENAMED, load_params
