@@ -31,14 +31,7 @@ FEATURES = ("item", "features.item", "")
 # Of classes, RGB, Okabe & Ito's: told apart by colour-blind readers, and from haematoxylin and eosin.
 COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 114, 178), (204, 121, 167), (230, 159, 0))
 GOLDEN = 0.618034  # of the circle of hues, between neighbours of further classes: no two are close
-AREAS = (
-    "annotation",
-    "tma_core",
-    "tma core",
-    "tmacore",
-    "tile",
-    "root",
-)  # objectType of what is no nucleus, unless it is small
+AREAS = ("annotation", "tma_core", "tma core", "tmacore", "tile", "root")  # no nuclei, unless they are small
 
 
 class Nucleus(NamedTuple):

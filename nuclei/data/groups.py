@@ -24,8 +24,8 @@ def normalise_groups(values: Sequence[str]) -> tuple[list[str], list[tuple[str, 
 
     The same are: Unicode forms (NFKC), upper and lower case, kinds of dashes, white space wherever it is (between two
     digits it separates, as in "1 2"), characters without width, and numbers with leading zeros, nothing but zeros
-    behind the point, an exponent or separated thousands (7, 07, 7.0, 7e0; 1,234). "1.1" and "1.10" are two groups. Two groups joined by mistake cost a little data; a
-    group torn apart puts a patient into two folds.
+    behind the point, an exponent or separated thousands (7, 07, 7.0, 7e0; 1,234). "1.1" and "1.10" are two groups. Two
+    groups joined by mistake cost a little data; a group torn apart puts a patient into two folds.
 
     Args:
         values: N groups as written.

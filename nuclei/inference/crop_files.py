@@ -1,7 +1,6 @@
 """Crops as people keep them: a file, a folder of files, a zip of files."""
 
 import io
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,7 +92,7 @@ def open_crop_files(
     except OSError as error:
         expected = "a crop, a folder or a zip of crops, or a tile or slide"
         raise InputError(f"{path}: cannot be read ({error.strerror}): expected {expected}") from None
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         with open_members(path) as (members, read):
             names = [name for name in members if Path(name).suffix.lower() in SUFFIXES]
             yield _checked(names, path), lambda name: crop(io.BytesIO(read(name)), f"{path}, member {name!a}")
@@ -103,6 +102,12 @@ def open_crop_files(
             pixels = image.read(0, 0, image.height, image.width)
         yield _checked([path.name], path), lambda name: cut(pixels, image.height / 2, image.width / 2, span, task.side)
     _warn(path, guesses)
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a file is meant to be a zip, whole or not; pictures may have anything behind their last byte."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK" or path.suffix.lower() == ".zip"
 
 
 def _warn(path: Path, guesses: Counter[str]) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from nuclei.explanation.gallery import plot_attributions
 from nuclei.figures import plot_gallery, save_figure
+from tools.clone import ROOT
 
 CROPS = np.random.default_rng(0).integers(0, 256, (2, 10, 10, 3)).astype(np.uint8)
 CAPTIONS = {"CNN": ["muscle 0.9", "muscle 0.8"], "ResNet18": ["immune 0.7", "immune 0.6"]}
@@ -40,9 +41,6 @@ save_figure(plot_gallery(np.zeros((1, 10, 10, 3), np.uint8), ["muscle"], "title"
         place = {"cwd": tmp_path if changes else None, "env": os.environ | {"PYTHONPATH": str(ROOT)} | changes}
         subprocess.run([sys.executable, "-c", code, tmp_path / f"{name}.png"], check=True, **place)
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "user.png").read_bytes()
-
-
-from tools.clone import ROOT
 
 
 def test_a_palette_makes_a_picture_smaller_and_changes_it_little(tmp_path):

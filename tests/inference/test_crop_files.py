@@ -120,6 +120,19 @@ def test_a_zip_is_checked_as_the_pipelines_are(folder):
     assert "there is another '7.png'" in complaint(folder.parent / "crops.zip")
 
 
+@pytest.mark.parametrize("content", [b"PK\3\4 the start of a download", b"<html>log in first</html>", b""])
+def test_what_is_not_a_whole_zip_is_called_that(content, tmp_path):
+    (tmp_path / "crops.zip").write_bytes(content)
+    assert complaint(tmp_path / "crops.zip") == "crops.zip: not a whole zip file: copy or download it again"
+
+
+def test_a_picture_with_a_zip_behind_it_is_a_picture(folder):
+    write_zip(folder.parent / "crops.zip", {name: (folder / name).read_bytes() for name in CROPS})
+    with (folder / "7.png").open("ab") as file:
+        file.write((folder.parent / "crops.zip").read_bytes())
+    assert list(read_all(folder / "7.png")) == ["7.png"]
+
+
 def test_an_assumed_resolution_is_told_once_per_input(folder, capsys):
     write_zip(folder.parent / "crops.zip", {name: (folder / name).read_bytes() for name in CROPS})
     guess = "not told: taken for 0.25 microns per pixel; see --mpp\n"

@@ -1,4 +1,4 @@
-"""Patients as people write them, from the files of the competition to the folds: nobody is torn apart without a word."""
+"""Patients as people write them, from the four files to the folds: nobody is torn apart without a word."""
 
 import shutil
 import unicodedata
@@ -68,18 +68,19 @@ def test_each_patient_is_in_one_fold_however_it_is_spelled(name, raw, capsys):
     assert table.Fold.nunique() == 3
     source = f"raw/{name if name in FILES else 'train.csv'}"
     notes = [line for line in capsys.readouterr().out.splitlines() if "taken for the same group" in line]
+    joined = {
+        "'Patient 7'": "'patient 07', ' PATIENT\\xa07', 'Patient\\u200b 7'",
+        "'M\\xfcller'": "'M\\xdcLLER ', 'Mu\\u0308ller', 'MU\\u0308LLER '",
+        "'1,200'": "'1200', '1200.0', '1.2e3'",
+    }
     assert notes == [
-        f"WARNING: {source}: 'patient 07', ' PATIENT\\xa07', 'Patient\\u200b 7' taken for the same group as 'Patient 7'",
-        f"WARNING: {source}: 'M\\xdcLLER ', 'Mu\\u0308ller', 'MU\\u0308LLER ' taken for the same group as 'M\\xfcller'",
-        f"WARNING: {source}: '1200', '1200.0', '1.2e3' taken for the same group as '1,200'",
+        f"WARNING: {source}: {those} taken for the same group as {first}" for first, those in joined.items()
     ]
 
 
 @pytest.mark.parametrize("name", ["Patient", "patient_id", "Slide", "Gruop"])
 def test_a_column_that_may_be_the_group_stops_the_first_stage(name, raw):
-    complaint = (
-        rf"a column '{name}': did you mean Group\? Call it Group, so that its crops stay in one fold, or remove it"
-    )
+    complaint = rf"a column '{name}': did you mean Group\? Call it Group, so that its crops stay in one fold, or remove"
     write_column(raw, name)
     with pytest.raises(InputError, match=rf"train\.csv: {complaint}"):
         stages.unzip.main()
