@@ -1,6 +1,7 @@
 """What analyses of one's own start from: of every nucleus its embedding, its outline's measures, its neighbours."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -183,7 +184,8 @@ def _write_anndata(path: Path, n: int, parquet: Path, embeddings: Embeddings, ta
     import pyarrow.parquet as pq
 
     names = [name for name in pq.read_schema(parquet).names if not name.startswith("embedding_")]
-    with pd.option_context("future.infer_string", False):  # anndata does not write the texts that pandas 3 infers
+    # anndata does not write the texts that pandas 3 infers, and pandas warns of its way not to.
+    with warnings.catch_warnings(action="ignore"), pd.option_context("future.infer_string", False):
         features = pd.read_parquet(parquet, columns=names)
         obs = pd.read_csv(table, dtype={"Filename": object}, keep_default_na=False)
         obs = pd.concat([obs, features.drop(columns=obs.columns, errors="ignore")], axis=1)
