@@ -1,6 +1,7 @@
 """What analyses of one's own start from: of every nucleus its embedding, its outline's measures, its neighbours."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -183,13 +184,15 @@ def _write_anndata(path: Path, n: int, parquet: Path, embeddings: Embeddings, ta
     import pyarrow.parquet as pq
 
     names = [name for name in pq.read_schema(parquet).names if not name.startswith("embedding_")]
-    features = pd.read_parquet(parquet, columns=names)
-    obs = pd.read_csv(table, dtype={"Filename": str}, keep_default_na=False)
-    obs = pd.concat([obs, features.drop(columns=obs.columns, errors="ignore")], axis=1)
-    obs.index = obs.index.astype(str)
-    var = pd.DataFrame(index=[f"embedding_{i}" for i in range(embeddings.width)])
-    spatial = {"spatial": features[["x", "y"]].to_numpy()} if "x" in features else {}
-    anndata.AnnData(obs=obs, var=var, obsm=spatial).write_h5ad(path)
+    # anndata does not write the texts that pandas 3 infers, and pandas warns of its way not to.
+    with warnings.catch_warnings(action="ignore"), pd.option_context("future.infer_string", False):
+        features = pd.read_parquet(parquet, columns=names)
+        obs = pd.read_csv(table, dtype={"Filename": object}, keep_default_na=False)
+        obs = pd.concat([obs, features.drop(columns=obs.columns, errors="ignore")], axis=1)
+        obs.index = pd.Index([str(row) for row in range(n)], dtype=object)
+        var = pd.DataFrame(index=pd.Index([f"embedding_{i}" for i in range(embeddings.width)], dtype=object))
+        spatial = {"spatial": features[["x", "y"]].to_numpy()} if "x" in features else {}
+        anndata.AnnData(obs=obs, var=var, obsm=spatial).write_h5ad(path)
     with h5py.File(path, "r+") as file:  # piece by piece, as it may not fit into memory
         file.pop("X", None)
         values = file.create_dataset("X", (n, embeddings.width), np.float32)

@@ -5,8 +5,9 @@ them apart: the feature maps half-way up, averaged over each crop. Those of the 
 distribution, and novelty is the Mahalanobis distance from its mean, divided by the distance that only a hundredth of
 the held-out crops exceeds: 1 is that threshold, at every network.
 
-Earlier layers than the last hidden one, since that one drops what does not tell the classes apart, and with it most of
-what tells other tissue: docs/decisions.md has the comparison.
+Not the last hidden layer, which drops what does not tell the classes apart: of crops of scikit-image's
+`immunohistochemistry`, its distance calls 6 % unlike with a ResNet18 and a CNN of the built-in sample, and this one
+all of them. A normal distribution per class, and nearest neighbours, were no better.
 
 Source: Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
 of which one layer and one normal distribution turned out to be enough; Ledoit & Wolf 2004, "A well-conditioned
