@@ -30,7 +30,7 @@ def is_larger_than_a_crop(path: Path, task: Task, mpp: float | None) -> bool:
     Raises:
         InputError: It is an image that cannot be read.
     """
-    if not path.is_file() or zipfile.is_zipfile(path):
+    if not path.is_file() or _is_zip(path):
         return False
     with open_image(path) as image:
         least = LARGER * window(mpp or image.mpp or task.mpp, task)

@@ -19,6 +19,7 @@ from nuclei.files import atomic_write, require_distinct, require_writable_file
 from nuclei.inference.record import (
     claim,
     describe_models,
+    file_sha256,
     is_done,
     require_different_names,
     require_results_of,
@@ -57,7 +58,9 @@ class Settings(NamedTuple):
 
     def asked(self) -> dict[str, Any]:
         """Return those that make other results; device and threads change no more than the last digits."""
-        return {name: value for name, value in self._asdict().items() if name not in ("device", "threads")}
+        asked = {name: value for name, value in self._asdict().items() if name not in ("device", "threads")}
+        file = self.detector.rpartition(":")[0] if self.detector else None
+        return asked | {"detector_sha256": file_sha256(Path(file)) if file else None}
 
 
 class Job(NamedTuple):
@@ -166,6 +169,8 @@ def _on_cluster(classifier: "Classifier", jobs: Sequence[Job], settings: Setting
     from nuclei.device import Compute
 
     compute = Compute(settings.device, settings.threads or usable_threads())
+    if settings.detector:  # workers are in another folder
+        settings = settings._replace(detector=str(Path(settings.detector).absolute()))
     tasks = {str(job.source): lambda job=job: (_absolute(job),) for job in jobs}
     with ray_cluster():
         for _, outcome in stream_tasks(_task, (classifier, settings), tasks, compute):

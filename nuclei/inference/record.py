@@ -36,7 +36,7 @@ def sources(
         "input": str(source.resolve()),
         "input_fingerprint": fingerprint(source),
         "nuclei": str(nuclei.resolve()) if nuclei else None,
-        "nuclei_sha256": _sha256(nuclei) if nuclei else None,
+        "nuclei_sha256": file_sha256(nuclei) if nuclei else None,
         "models": list(models),
         "asked": dict(asked),
         "version": version("nuclei"),
@@ -45,7 +45,7 @@ def sources(
 
 def describe_models(models: Sequence[Path]) -> list[dict[str, Any]]:
     """Return name and SHA-256 of each checkpoint."""
-    return [{"name": model.name, "sha256": _sha256(model)} for model in models]
+    return [{"name": model.name, "sha256": file_sha256(model)} for model in models]
 
 
 def fingerprint(path: Path) -> str | None:
@@ -78,8 +78,8 @@ def _files(path: Path) -> list[Path]:
     return [path, *sorted(file for file in parts if file.is_file())]
 
 
-def _sha256(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None where it cannot be read: what reads it next says why."""
+def file_sha256(path: Path) -> str | None:
+    """Return the SHA-256 of a file, hexadecimal; None where it cannot be read: what reads it next says why."""
     try:
         require_file(path)
         with path.open("rb") as file:
