@@ -18,8 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 UNLIKE_SHARE = 0.01  # of held-out crops of the same data, above the threshold
@@ -51,6 +49,9 @@ def fit_reference(features: np.ndarray) -> Reference:
     Args:
         features: float (N, D), of the training crops.
     """
+    from sklearn.covariance import LedoitWolf  # takes a second, and most stages only read references
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(1):  # sums in one order, whatever the machine
         fitted = LedoitWolf().fit(features.astype(np.float64))
         ridge = RIDGE * np.trace(fitted.covariance_) / len(fitted.covariance_) + RIDGE**2
