@@ -15,6 +15,7 @@ from nuclei.explanation.faithfulness import Attributions, score_models, summaris
 from nuclei.explanation.segmentation import centre_nucleus
 from nuclei.files import atomic_directory, write_csv
 from nuclei.models.checkpoint import Model
+from nuclei.npz import write_npz
 from nuclei.params import Explain
 from nuclei.task import Task
 
@@ -57,7 +58,7 @@ class Explanation:
     def save(self, folder: Path) -> None:
         """Write maps.npz (`arrays`) and scores.csv (`named_scores`) into a folder, which is replaced as a whole."""
         with atomic_directory(folder, replace=True) as temporary:
-            np.savez(temporary / "maps.npz", **self.arrays())  # type: ignore[arg-type]  # none is called allow_pickle
+            write_npz(temporary / "maps.npz", self.arrays())
             write_csv(temporary / "scores.csv", self.named_scores())
 
     def overview(self) -> str:

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from nuclei.files import atomic_write
+from nuclei.npz import write_npz
 from nuclei.splitting.dihedral import COMPOSE, INVERSE, moved_to, turned, turned_shape
 from nuclei.splitting.windows import MAX_MATCHES_PER_HASH, Windows, check, fingerprint, is_flat
 
@@ -113,7 +114,7 @@ def overlapping_pairs(*parts: np.ndarray, window: int = 8, border: int = 8, thre
 def save_pairs(path: Path, pairs: Pairs) -> None:
     """Write the columns of `pairs` to `path`, an .npz."""
     with atomic_write(path) as temporary:
-        np.savez(temporary, **{field.name: getattr(pairs, field.name) for field in fields(pairs)})
+        write_npz(temporary, {field.name: getattr(pairs, field.name) for field in fields(pairs)})
 
 
 def load_pairs(path: Path) -> Pairs:

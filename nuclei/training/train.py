@@ -20,6 +20,7 @@ from nuclei.models.checkpoint import Model, save_model
 from nuclei.models.networks import Architecture, architecture_class, build
 from nuclei.models.novelty import MOST_CROPS, Reference, fit_reference, novelty, with_threshold
 from nuclei.models.predict import predict_logits, predict_outputs
+from nuclei.npz import write_npz
 from nuclei.params import Params
 from nuclei.progress import Progress
 from nuclei.task import NETWORKS, Task
@@ -175,7 +176,7 @@ def save_trained(folder: Path, trained: Trained) -> None:
     with atomic_directory(folder, replace=True) as temporary:
         for key, model in trained.models.items():
             save_model(temporary / ("final.safetensors" if key == ALL_CROPS else f"fold_{key}.safetensors"), model)
-        np.savez(temporary / "out_of_fold.npz", **trained.out_of_fold._asdict())
+        write_npz(temporary / "out_of_fold.npz", trained.out_of_fold._asdict())
 
 
 def print_note_on_processor(path: Path, environment: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from tools.clone import ROOT
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # A file or room of nuclei/ imports only itself and what stands left of it. `__init__`, the public door, stands on top.
-BASE = ["errors", "task", "files", "figures", "checked_yaml", "params", "progress"]
+BASE = ["errors", "task", "files", "npz", "figures", "checked_yaml", "params", "progress"]
 MACHINE = ["machine", "tensors", "crops", "device", "cluster_checks", "cluster"]
 ROOMS = ["data", "splitting", "models", "training", "evaluation", "explanation", "report", "inference"]
 ORDER = [*BASE, *MACHINE, *ROOMS, "doctor", "cli"]
