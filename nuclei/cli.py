@@ -146,7 +146,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     command = commands.add_parser("example", help=about, description=example.__doc__)
     command.add_argument("out", type=Path, metavar="FOLDER", help="new output folder")
     about = "how many; default: %(default)s"
-    command.add_argument("--tiles", type=_between(1, 1000), default=8, metavar="N", help=about)
+    command.add_argument("--tiles", type=_between(1, 1000), default=12, metavar="N", help=about)
     command.add_argument("--seed", type=_between(0, 2**31 - 1), default=0, metavar="N", help="default: %(default)s")
     command.set_defaults(action=example)
 

@@ -129,6 +129,8 @@ def load_model(path: Path) -> Model:
                     raise ValueError("it answers with NaN or infinity")
             if features[0].shape[1] != len(reference.mean):
                 raise ValueError(f"{features[0].shape[1]} feature maps, and a reference of {len(reference.mean)}")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file: train the network first, or correct the path") from None
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}): copy or train it again") from None
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+import yaml
 from test_docs import read_blocks
 
 from nuclei import load
@@ -15,7 +16,15 @@ CLASSES = ("cancer epithelial", "immune leukocyte", "muscle", "normal epithelial
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Clone:
     clone = clone_project(tmp_path_factory.mktemp("project"))
-    clone.set({"resnet.size": 32, "train_cnn.epochs": 1, "tune": {"trials": 1, "rungs": [0.05]}})
+    folds = yaml.safe_load((ROOT / "params.yaml").read_text())["split"]["folds"]  # as many as who follows the page has
+    clone.set(
+        {
+            "split": {"folds": folds, "held_out": 2},
+            "resnet.size": 32,
+            "train_cnn.epochs": 1,
+            "tune": {"trials": 1, "rungs": [0.05]},
+        }
+    )
     clone.set({"explain": TINY["explain"] | {"methods": ["occlusion"]}})
     clone.commit()
     return clone
@@ -33,7 +42,7 @@ def test_every_command_of_the_page_runs_in_its_order(project):
     task = json.loads((project.path / "data/crops/task.json").read_text())
     assert tuple(task["classes"]) == CLASSES
     scores = json.loads((project.path / "reports/evaluate/metrics_cnn.json").read_text())
-    assert scores["groups"] == 4  # patients
+    assert scores["groups"] >= 2  # patients
     assert load(project.path / "data/models/cnn/final.safetensors").classes == CLASSES
     nuclei = pd.read_csv(project.path / "slides/points.csv").query("Image == 'tile_1.png'")
     predicted = pd.read_csv(project.path / "predictions/tile_1_predictions.csv")
@@ -42,7 +51,7 @@ def test_every_command_of_the_page_runs_in_its_order(project):
     kept = features[0]["properties"]["classification"]["name"]
     assert kept == predicted["Class"][0]
     corrected = pd.concat(pd.read_csv(project.path / f"data/corrected/{name}.csv") for name in ("train", "example"))
-    assert len(corrected) == 1107
+    assert len(corrected) == 1741
     record = pd.read_csv(project.path / "data/corrected/corrections.csv").set_index("Filename")
     assert len(record) == 3 and len(list((project.path / "reports/review").glob("to_correct_tile_*.geojson"))) > 0
     before, after = (pd.read_csv(project.path / f"data/{name}/train.csv") for name in ("mine", "corrected"))

@@ -15,7 +15,7 @@ DPI = 25_400 / MPP  # dots per inch, by which the tiles tell their resolution
 
 
 def write_example(out: Path, tiles: int, seed: int) -> pd.DataFrame:
-    """Draw tiles of two patients each and write them with their nuclei.
+    """Draw tiles, two per patient, and write them with their nuclei.
 
     Args:
         out: New folder: tile_1.png and so on, tile_1.geojson with QuPath's classifications, and points.csv with Image,
