@@ -179,9 +179,10 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name}: not a readable safetensors file"):
             load_model(tmp_path / name)
-    for path in (tmp_path / "missing", tmp_path):
-        with pytest.raises(InputError, match=f"{path.name}: not a readable safetensors file"):
-            load_model(path)
+    with pytest.raises(InputError, match=f"{tmp_path.name}: not a readable safetensors file"):
+        load_model(tmp_path)
+    with pytest.raises(InputError, match="missing: no such file: train the network first"):
+        load_model(tmp_path / "missing")
 
 
 def test_somebody_elses_safetensors_are_refused(tmp_path, weights):
