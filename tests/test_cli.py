@@ -143,7 +143,7 @@ def test_results_of_the_folder_one_is_in_have_its_name(model, tmp_path, run, mon
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["missing.safetensors", "tile.png"], "missing.safetensors: not a readable safetensors file"),
+        (["missing.safetensors", "tile.png"], "missing.safetensors: no such file: train the network first"),
         (
             ["model.safetensors", "missing.png"],
             "missing.png: cannot be read (No such file or directory): expected a crop",

@@ -149,7 +149,7 @@ BAD_TEMPERATURE = no_model("a temperature is not between 0.05 and 20")
 BAD_SHARES = no_model("expected 3 conformal thresholds and promises between 0 and 1")
 
 CHECKPOINTS: Cases = {
-    "a link to nothing": (not_plain(lambda path: path.symlink_to("nowhere")), UNREADABLE),
+    "a link to nothing": (not_plain(lambda path: path.symlink_to("nowhere")), Refused("no such file")),
     "a pipe": (not_plain(os.mkfifo), Refused("not a readable safetensors file ([Errno 22] Not a plain file")),
     "a device": (not_plain(lambda path: path.symlink_to("/dev/zero")), Refused("Not a plain file")),
     **{name: (make, UNREADABLE) for name, make in SAFETENSORS.items()},

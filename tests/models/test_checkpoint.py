@@ -221,5 +221,5 @@ def test_the_models_of_the_folds_come_by_their_number_and_the_final_one_alone(tm
 def test_a_folder_without_models_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"expected fold_0\.safetensors"):
         load_models(tmp_path, "folds")
-    with pytest.raises(InputError, match=r"final\.safetensors: not a readable"):
+    with pytest.raises(InputError, match=r"final\.safetensors: no such file"):
         load_models(tmp_path, "final")
