@@ -149,7 +149,7 @@ def test_results_of_the_folder_one_is_in_have_its_name(model, tmp_path, run, mon
             "missing.png: cannot be read (No such file or directory): expected a crop",
         ),
         (["model.safetensors", "tile.png"], "tile.png: does not tell its resolution: give --mpp, microns per pixel"),
-        (["model.safetensors", "tile.png", "--mpp", "0.7"], "tile.png: 800x400 pixels, expected 36x36 for a crop"),
+        (["model.safetensors", "tile.png", "--mpp", "3"], "tile.png: 3 microns per pixel, expected 0.05 to 1 to find"),
         (["model.safetensors", "notes.txt"], "notes.txt: not a PNG, JPEG or TIFF: convert it"),
         (["model.safetensors", "tile.png", "--nuclei", "notes.txt"], "notes.txt: expected a column x and a column y"),
         (["model.safetensors", "notes.txt", "--nuclei", "nuclei.csv"], "notes.txt: not a PNG, JPEG or TIFF"),

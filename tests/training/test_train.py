@@ -50,7 +50,7 @@ def test_each_network_has_its_own_shape_and_start():
     pretrained = {"conv1.weight": torch.zeros(1)}
     cnn, resnet = (network_config(name, PARAMS, COLON, TUNED, pretrained) for name in ("cnn", "resnet"))
     assert cnn.architecture == SmallCNN(3, (4, 4, 8, 8), (8, 12), PARAMS.cnn.dropout)
-    assert resnet.architecture == Backbone(3, "resnet18", "pretrained")
+    assert resnet.architecture == Backbone(3, "resnet18", "pretrained", PARAMS.resnet.size)
     assert (cnn.pretrained, resnet.pretrained) == ({}, pretrained)
     assert (cnn.epochs, resnet.epochs) == (3, PARAMS.train_resnet.epochs)
 
