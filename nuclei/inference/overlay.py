@@ -12,7 +12,7 @@ NARROWEST = 1000  # pixels: room for the legend
 TALLEST = 4000  # pixels, to which a narrow one is enlarged at most
 LEGEND = 60  # pixels, with a line
 LINE = 30  # pixels, of each further line
-PER_LINE = 4  # classes
+PER_LINE = 3  # entries: the longest ones fit into the narrowest canvas
 KEY = 9  # points, of the rings in it
 
 
