@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -230,18 +231,27 @@ def _is_open_at(handle: int, path: Path) -> bool:
 def require_distinct(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise InputError where an output is an input, too, or another output, whatever their spelling.
 
-    Links, hard links and disks that take `A` for `a` are seen through. Inputs that do not exist are passed over.
+    Links, hard links and disks that take `A` for `a` are seen through. Outputs whose names differ in case or Unicode
+    form alone are one: to many a disk they are. Inputs that do not exist are passed over.
     """
-    outputs = list(outputs)
-    for number, output in enumerate(outputs):
-        for source in inputs:
-            if source.exists() and output.exists() and output.samefile(source):
-                raise InputError(f"{output}: would be replaced, but is read: give another name for what is written")
-        for other in outputs[:number]:
-            if os.path.abspath(output) == os.path.abspath(other) or (  # noqa: PTH100 of what does not exist yet
-                output.exists() and other.exists() and output.samefile(other)
-            ):
-                raise InputError(f"{output}: two results would have this name: run them with an --out each")
+    read, taken = {_identity(source) for source in inputs}, set[object]()
+    for output in outputs:
+        file = _identity(output)
+        if file and file in read:
+            raise InputError(f"{output}: would be replaced, but is read: give another name for what is written")
+        absolute = os.path.abspath(output)  # noqa: PTH100 of what does not exist yet
+        name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", absolute).casefold())
+        if taken & {name, file or name}:
+            raise InputError(f"{output}: two results would have this name: run them with an --out each")
+        taken |= {name, file or name}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what two paths to one file have in common, None where there is no file."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def require_file(path: Path) -> None:

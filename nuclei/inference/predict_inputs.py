@@ -21,7 +21,6 @@ from nuclei.inference.record import (
     describe_models,
     file_sha256,
     is_done,
-    require_different_names,
     require_results_of,
     sources,
     write_record,
@@ -113,7 +112,6 @@ def predict_inputs(
     positions = find_positions(inputs, nuclei) if nuclei else {}
     outputs = [_outputs(out, source, settings.features) for source in inputs]
     require_distinct([path for paths in outputs for path in paths], [*models, *inputs, *positions.values()])
-    require_different_names(path for paths in outputs for path in paths)
     for source, paths in zip(inputs, outputs, strict=True):
         require_results_of(paths, source)
         for path in paths:

@@ -5,9 +5,7 @@ A run that was interrupted goes on: what its record, and the files it tells of, 
 
 import hashlib
 import json
-import os
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -136,24 +134,6 @@ def claim(paths: Sequence[Path], made_of: Mapping[str, Any]) -> Iterator[None]:
     except BaseException:
         record.unlink(missing_ok=True)
         raise
-
-
-def require_different_names(paths: Iterable[Path]) -> None:
-    """Look whether names of results differ by more than case or Unicode form, which many a disk does not tell apart.
-
-    Args:
-        paths: Of all results of a run.
-
-    Raises:
-        InputError: Two do not.
-    """
-    seen = set()
-    for path in paths:
-        absolute = os.path.abspath(path)  # noqa: PTH100 of what does not exist yet
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", absolute).casefold())
-        if folded in seen:
-            raise InputError(f"{path}: two results would have this name: run them with an --out each")
-        seen.add(folded)
 
 
 def require_results_of(paths: Sequence[Path], source: Path) -> None:
