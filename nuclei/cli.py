@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nuclei.errors import InputError, one_line, run, warn
-from nuclei.files import atomic_write, require_distinct, require_replaceable, require_writable_file
+from nuclei.files import require_distinct, require_replaceable, require_writable_file
 from nuclei.machine import ignore_matplotlib_settings
 from nuclei.task import CLASSES
 
@@ -257,24 +257,14 @@ def detect(args: argparse.Namespace) -> None:
     Writes SLIDE_nuclei.csv, with positions in pixels and areas, SLIDE_nuclei.geojson, outlines which QuPath opens and
     `nuclei predict --nuclei` reads, and SLIDE_nuclei_run.json, which tells what they were made of.
     """
-    from nuclei.data.images import open_image
-    from nuclei.inference.detect import DIAMETER, plan_detection, write_nuclei
-    from nuclei.inference.record import require_results_of, sources, write_record
+    from nuclei.inference.detect import DIAMETER, detect_in_slide
 
     low, high = args.diameter or DIAMETER
     if low >= high:
         raise InputError(f"--diameter {low:g} {high:g}: expected the smaller one first")
     _require_writable(args.out)
-    table, geojson, record = (args.out / f"{args.slide.stem}_nuclei{end}" for end in (".csv", ".geojson", "_run.json"))
-    require_distinct([table, geojson, record], [args.slide])
-    require_results_of([table, geojson, record], args.slide)
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
-    with atomic_write(record) as temporary, open_image(args.slide) as image:
-        plan = plan_detection(image, args.mpp, args.detector, (low, high))
-        count = write_nuclei(image, plan, geojson, table)
-        made_of = sources(args.slide, None, [], {"mpp": args.mpp})
-        write_record(temporary, made_of, plan.about, [table, geojson])
-    print(one_line(f"{args.slide}: {count:,} nuclei; written: {table}, {geojson}, {record}"))
+    count, paths = detect_in_slide(args.slide, args.out, args.mpp, args.detector, (low, high))
+    print(one_line(f"{args.slide}: {count:,} nuclei; written: {', '.join(map(str, paths))}"))
 
 
 def export(args: argparse.Namespace) -> None:

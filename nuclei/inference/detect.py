@@ -1,8 +1,9 @@
 """Where the nuclei of a tile or slide are, found tile by tile: borders neither lose nor double one."""
 
 import csv
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TextIO
@@ -16,9 +17,10 @@ from nuclei.data.geojson import Feature, write_features
 from nuclei.data.images import open_image
 from nuclei.data.tissue_image import TissueImage
 from nuclei.errors import InputError, warn
-from nuclei.files import atomic_write
+from nuclei.files import atomic_write, require_distinct
 from nuclei.inference.detectors import Detector, built_in_detector, load_detector
 from nuclei.inference.haematoxylin import reduction, slide_threshold, tissue_mask
+from nuclei.inference.record import require_results_of, sources, write_record
 
 DIAMETER = (3.0, 20.0)  # microns, of circles of the nuclei's areas
 FINEST, COARSEST = 0.05, 1.0  # microns per pixel
@@ -59,6 +61,36 @@ class Plan(NamedTuple):
     mpp: float
     diameter: tuple[float, float]
     about: dict[str, Any]
+
+
+def detect_in_slide(
+    slide: Path, out: Path, mpp: float | None, name: str | None, diameter: tuple[float, float]
+) -> tuple[int, list[Path]]:
+    """Find the nuclei of a tile or slide and write OUT/SLIDE_nuclei.csv, .geojson and _run.json, which tells of them.
+
+    Args:
+        slide: The image.
+        out: Folder of the results.
+        mpp: See `plan_detection`, as `name` and `diameter`.
+        name: Of the detector.
+        diameter: Of nuclei.
+
+    Returns:
+        How many there are, and the files.
+
+    Raises:
+        InputError: A result may not be written, and as `plan_detection` and `write_nuclei`.
+    """
+    paths = [out / f"{slide.stem}_nuclei{end}" for end in (".csv", ".geojson", "_run.json")]
+    table, geojson, record = paths
+    require_distinct(paths, [slide])
+    require_results_of(paths, slide)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is reported here, or does no harm
+    with atomic_write(record) as temporary, open_image(slide) as image:
+        plan = plan_detection(image, mpp, name, diameter)
+        count = write_nuclei(image, plan, geojson, table)
+        write_record(temporary, sources(slide, None, [], {"mpp": mpp}), plan.about, [table, geojson])
+    return count, paths
 
 
 def plan_detection(
@@ -174,14 +206,22 @@ def write_nuclei(image: TissueImage, plan: Plan, geojson: Path, table: Path | No
     Raises:
         InputError: There is none, or the image cannot be read.
     """
-    if table is None:
-        with TemporaryDirectory() as folder:
-            return write_nuclei(image, plan, geojson, Path(folder) / "nuclei.csv")
-    with atomic_write(geojson) as new_geojson, atomic_write(table) as new_table:
-        with new_table.open("w", encoding="utf-8", newline="") as rows:
-            write_features(new_geojson, _written(detect_nuclei(image, plan), rows), plan.about)
-        with new_table.open(encoding="utf-8") as lines:
-            count = sum(1 for _ in lines) - 1
+    count = 0
+    with ExitStack() as stack:
+        new_geojson = stack.enter_context(atomic_write(geojson))
+        writer = csv.writer(stack.enter_context(_rows(table)), lineterminator="\n") if table else None
+        if writer:
+            writer.writerow(HEADER)
+
+        def features() -> Iterator[Feature]:
+            nonlocal count
+            for nucleus in detect_nuclei(image, plan):
+                count += 1
+                if writer:
+                    writer.writerow((f"{nucleus.x:.10g}", f"{nucleus.y:.10g}", f"{nucleus.area:.6g}"))
+                yield _feature(nucleus)
+
+        write_features(new_geojson, features(), plan.about)
         if not count:
             low, high = plan.diameter
             raise InputError(
@@ -191,17 +231,19 @@ def write_nuclei(image: TissueImage, plan: Plan, geojson: Path, table: Path | No
     return count
 
 
-def _written(nuclei: Iterator[Outline], rows: TextIO) -> Iterator[Feature]:
-    """Yield the features of nuclei, and write each as a row of the table when its turn comes."""
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(HEADER)
-    for nucleus in nuclei:
-        writer.writerow((f"{nucleus.x:.10g}", f"{nucleus.y:.10g}", f"{nucleus.area:.6g}"))
-        yield {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [nucleus.ring.tolist()]},
-            "properties": {"objectType": "detection", "measurements": {"Area µm^2": float(f"{nucleus.area:.6g}")}},
-        }
+@contextmanager
+def _rows(table: Path) -> Iterator[TextIO]:
+    """Open the table, which is there when all is written."""
+    with atomic_write(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _feature(nucleus: Outline) -> Feature:
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [nucleus.ring.tolist()]},
+        "properties": {"objectType": "detection", "measurements": {"Area µm^2": float(f"{nucleus.area:.6g}")}},
+    }
 
 
 @contextmanager

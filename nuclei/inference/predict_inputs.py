@@ -132,18 +132,18 @@ def predict_inputs(
     address = cluster_address()
     device = "cpu" if address else settings.device  # a worker chooses its device itself
     classifier = load_classifier(models, device, settings.threads, settings.precision, settings.tta)
-    errors = []
+    failed = 0
     for outcome in (_on_cluster if address else _here)(classifier, jobs, settings):
         print(outcome.warnings, end="", file=sys.stderr)
-        if outcome.is_error and len(inputs) == 1:
-            raise InputError(outcome.line)
-        errors += [outcome.line] if outcome.is_error else []
-        if outcome.is_error:
-            print(one_line(f"error: {outcome.line}"), file=sys.stderr)
-        else:
+        if not outcome.is_error:
             print(one_line(outcome.line), flush=True)
-    if errors:
-        raise InputError(f"{len(errors)} of {len(inputs)} inputs were not classified: see above")
+        elif len(inputs) == 1:
+            raise InputError(outcome.line)
+        else:
+            failed += 1
+            print(one_line(f"error: {outcome.line}"), file=sys.stderr)
+    if failed:
+        raise InputError(f"{failed} of {len(inputs)} inputs were not classified: see above")
 
 
 def _outputs(folder: Path, source: Path, with_features: bool) -> list[Path]:
