@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from tools.clone import Clone, clone_project
 
-# Test processes share the cores: threads that wait must not spin. Read when PyTorch is imported.
+# Two test processes share the cores: threads that wait must not spin. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Tests join a cluster of several nodes from this process; nuclei.cluster would keep a Ray on loopback.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
