@@ -10,10 +10,12 @@ from tools.clone import Clone, clone_project
 
 # Two test processes share the cores: threads that wait must not spin. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Ray's workers are nicer than a process of tests, and would wait until the other one pauses.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Tests join a cluster of several nodes from this process; nuclei.cluster would keep a Ray on loopback.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
 
-LONGEST = ("test_interrupt", "test_pipeline", "test_cluster")
+LONGEST = ("test_interrupt", "test_tutorial", "test_pipeline", "test_classes", "test_cluster")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,8 @@ def project(tmp_path_factory) -> Clone:
     clone.set(
         {
             "split": {"folds": folds, "held_out": 2},
-            "resnet.size": 32,
+            "resnet.size": 16,
+            "robustness.crops": 24,
             "train_cnn.epochs": 1,
             "tune": {"trials": 1, "rungs": [0.05]},
         }
@@ -34,6 +35,10 @@ def test_every_command_of_the_page_runs_in_its_order(project):
     blocks = [block for block in read_blocks(ROOT / "docs/tutorial.md") if block.language == ""]
     assert len(blocks) == 5
     for block in blocks:
+        if "import points" in block.text:  # somebody who marked fewer nuclei: the same stages, a fifth of the time
+            nuclei = pd.read_csv(project.path / "slides/points.csv")
+            marked = nuclei.groupby(["Image", "label"]).head(6)
+            marked.to_csv(project.path / "slides/points.csv", index=False)
         if "relabel" in block.text:  # what a person would do before
             table = pd.read_csv(project.path / "reports/review/to_correct.csv")
             answers = table["Suggested"].where(table.index < 3, "")
@@ -44,14 +49,13 @@ def test_every_command_of_the_page_runs_in_its_order(project):
     scores = json.loads((project.path / "reports/evaluate/metrics_cnn.json").read_text())
     assert scores["groups"] >= 2  # patients
     assert load(project.path / "data/models/cnn/final.safetensors").classes == CLASSES
-    nuclei = pd.read_csv(project.path / "slides/points.csv").query("Image == 'tile_1.png'")
     predicted = pd.read_csv(project.path / "predictions/tile_1_predictions.csv")
-    assert len(predicted) == len(nuclei) and set(predicted["Class"]) <= set(CLASSES)
+    assert len(predicted) == (nuclei["Image"] == "tile_1.png").sum() and set(predicted["Class"]) <= set(CLASSES)
     features = json.loads((project.path / "predictions/tile_1_predictions.geojson").read_text())["features"]
     kept = features[0]["properties"]["classification"]["name"]
     assert kept == predicted["Class"][0]
     corrected = pd.concat(pd.read_csv(project.path / f"data/corrected/{name}.csv") for name in ("train", "example"))
-    assert len(corrected) == 1741
+    assert len(corrected) == len(marked)
     record = pd.read_csv(project.path / "data/corrected/corrections.csv").set_index("Filename")
     assert len(record) == 3 and len(list((project.path / "reports/review").glob("to_correct_tile_*.geojson"))) > 0
     before, after = (pd.read_csv(project.path / f"data/{name}/train.csv") for name in ("mine", "corrected"))
