@@ -145,6 +145,7 @@ def test_a_tile_is_predicted_with_their_colours_and_names(project):
     assert f"Probability: {classes[-1]}" in features[0]["properties"]["measurements"]
 
 
+@pytest.mark.parametrize("project", list(CASES)[-1:], indirect=True)
 def test_it_is_exported_for_crops_of_that_size(project):
     import onnx
 
