@@ -1,6 +1,6 @@
 """How many nuclei does `nuclei detect` find, and how many of its nuclei are none?
 
-`python -m benchmarks.studies.detection --raw FOLDER`, five minutes on two cores; without `--raw`, one.
+`python -m benchmarks.studies.detection --raw FOLDER`, two minutes on two cores; without `--raw`, one.
 
 On drawn tissue every nucleus is known: precision, recall and F1 of nuclei that are matched one to one, 3 microns apart
 at most. On mosaics of crops that were cut round nuclei (see `nuclei.splitting.mosaic`) only these nuclei are known:
