@@ -29,7 +29,7 @@ from nuclei.data.unpack import unpack
 from nuclei.inference.detect import detect_nuclei, plan_detection
 from nuclei.splitting.mosaic import mosaic
 from nuclei.splitting.overlap import groups, overlapping_pairs
-from nuclei.task import CLASSES, MPP
+from nuclei.task import MPP
 
 NEAR = 3.0  # microns
 CUT = 3.0  # microns from the edge of a drawn tile
@@ -68,7 +68,7 @@ def draw(stain: int, cancer: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def mosaics(raw: Path, folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield mosaics of crops, and y, x of their middles."""
-    unpack(raw, folder / "crops", channels=3, classes=CLASSES)
+    unpack(raw, folder / "crops", channels=3)
     parts = [open_crops(folder / "crops", part) for part in ("train", "test")]
     pairs = overlapping_pairs(*parts)
     crops = np.concatenate(parts)

@@ -2,13 +2,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.markdown import markdown_table
 from benchmarks.speed import suite
 from benchmarks.speed.table import COMPARISONS
-from benchmarks.studies import generalisation
+from benchmarks.studies import detection, generalisation
 from nuclei.data.synthetic.sample import write_sample
 from nuclei.params import Sample
 
@@ -55,6 +56,17 @@ def test_each_change_is_compared_with_the_parameters_as_they_are(
     for row in table[2:]:
         before, after, difference = (float(cell.split()[0]) for cell in (table[1][1], row[1], row[3]))
         assert abs(after - before - difference) < 0.0016  # each is rounded
+
+
+def test_detection_is_measured_on_mosaics_of_the_four_files(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection, "LEAST", 2)
+    laid = list(detection.mosaics(raw, tmp_path))
+    assert len(laid) > 0
+    for canvas, positions in laid:
+        assert len(positions) >= 2 and canvas.shape[2] == 3
+        assert ((positions >= 50) & (positions <= np.array(canvas.shape[:2]) - 50)).all()  # middles of 100 pixels
 
 
 def test_all_that_is_compared_can_be_run() -> None:

@@ -1,4 +1,4 @@
-"""A search and a training that are interrupted three times, against those that were left alone."""
+"""A search and trainings that are interrupted three times, against those that were left alone."""
 
 import json
 import re
@@ -16,18 +16,18 @@ from tools.interruptions import Repro, leftovers, still_alive
 VICTIMS = {  # who is hit once that file of data/.resume is written
     "Ctrl-C": "tune/trials.safetensors",
     "dvc": "train_cnn/0.safetensors",
-    "stage": "train_cnn/1.safetensors",
+    "stage": "train_resnet/0.safetensors",
 }
 
 
 @pytest.fixture(scope="module")
 def seen(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A clone that is to search and train the CNN once more; what was seen at each interruption, and at the end."""
+    """A finished clone that is to search and train once more; what was seen at each interruption, and at the end."""
     folder = tmp_path_factory.mktemp("interrupted") / "project"
     shutil.copytree(finished.path, folder, symlinks=True)
     clone, hits, second = Clone(folder), {}, None
     lock = yaml.safe_load((folder / "dvc.lock").read_text())
-    for stage in ("tune", "train_cnn"):
+    for stage in ("tune", "train_cnn", "train_resnet"):
         lock["stages"][stage]["cmd"] = "another one"
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     shutil.rmtree(folder / ".dvc/cache/runs")
@@ -70,13 +70,14 @@ def test_trials_that_were_done_are_not_run_again(seen):
     assert f"trials that an interrupted run had done: {len(before)}" in seen.hits["dvc"].output
 
 
-def test_training_goes_on_after_its_last_epoch(seen):
-    for fold, output in enumerate([seen.hits["stage"].output, seen.last.stdout]):
-        assert re.search(rf"cnn, fold {fold}: goes on after epoch \d of an interrupted run", output)
+@pytest.mark.parametrize(("name", "then"), [("cnn", "stage"), ("resnet", "last")])
+def test_training_goes_on_after_its_last_epoch(seen, name, then):
+    output = seen.last.stdout if then == "last" else seen.hits[then].output
+    assert re.search(rf"{name}, fold 0: goes on after epoch \d of an interrupted run", output)
 
 
 def test_equal_bytes_rerun_nothing_further(seen):
-    assert re.findall("Running stage '(.+)'", seen.last.stdout) == ["train_cnn"]
+    assert re.findall("Running stage '(.+)'", seen.last.stdout) == ["train_resnet"]
 
 
 def test_what_was_kept_goes_when_a_stage_ends_well(seen):
@@ -102,6 +103,6 @@ def test_the_certificate_says_what_differs_and_where_it_was_made(seen, finished)
         (seen.clone.path / "reports/new.json").unlink()
     assert certificate["different"] == ["reports/evaluate/metrics_cnn.json", "reports/new.json"]
     environment = certificate["environment"]
-    assert environment["threads"] == 2 and environment["processor"]
+    assert environment["threads"] == 1 and environment["processor"]
     assert {"torch", "sympy", "pillow"} <= environment["packages"].keys()  # sympy: what PyTorch asks for
     assert json.loads(json.dumps(certificate)) == certificate
