@@ -1,6 +1,7 @@
 """Results as Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -19,6 +20,18 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
             raise ValueError(f"{len(row)} cells under {len(header)} titles: {row}")
         lines.append(_line(row))
     return "\n".join(lines)
+
+
+def with_interval(scores: Mapping[str, Any], name: str, form: str) -> str:
+    """Write a score and its interval, where it has one.
+
+    Args:
+        scores: `name`, and the ends of its interval under `name`_low and `name`_high, or None there.
+        name: Of a score.
+        form: Of each number, as for `format`.
+    """
+    value, low, high = (scores[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:{form}}" if low is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _line(cells: Sequence[str]) -> str:

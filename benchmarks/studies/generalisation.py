@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from benchmarks import baseline
-from benchmarks.markdown import markdown_table
+from benchmarks.markdown import markdown_table, with_interval
 from benchmarks.speed.training import config
 from benchmarks.studies.accuracy import fold_crops
 from benchmarks.workspace import Workspace, params
@@ -180,18 +180,12 @@ def describe(name: str, crops: FoldedCrops, probabilities: np.ndarray, before: n
     """Return a row of the table; before: probabilities without the change."""
     labels = crops.data.labels
     scores = score(labels, probabilities, bins=1) | score_intervals(labels, probabilities, crops.groups, CLASSES)
-    cells = [_with_interval(scores, metric, ".3f") for metric in METRICS]
+    cells = [with_interval(scores, metric, ".3f") for metric in METRICS]
     if before is None:
         return [name, *cells, "", ""]
     predicted = {"before": before.argmax(axis=1), "after": probabilities.argmax(axis=1)}
     differences = compare(labels, predicted, crops.groups, CLASSES)
-    return [name, *cells, *(_with_interval(differences, f"{metric}_difference", "+.3f") for metric in METRICS)]
-
-
-def _with_interval(scores: dict[str, Any], name: str, form: str) -> str:
-    """Write a score and its interval, where it has one."""
-    value, low, high = (scores[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:{form}}" if low is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return [name, *cells, *(with_interval(differences, f"{metric}_difference", "+.3f") for metric in METRICS)]
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +10,10 @@ import torch
 from benchmarks.markdown import markdown_table
 from benchmarks.speed import suite
 from benchmarks.speed.table import COMPARISONS
-from benchmarks.studies import detection, generalisation
+from benchmarks.studies import combine, detection, generalisation
 from nuclei.data.synthetic.sample import write_sample
 from nuclei.params import Sample
+from tools.clone import Clone
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,48 @@ def test_detection_is_measured_on_mosaics_of_the_four_files(
     for canvas, positions in laid:
         assert len(positions) >= 2 and canvas.shape[2] == 3
         assert ((positions >= 50) & (positions <= np.array(canvas.shape[:2]) - 50)).all()  # middles of 100 pixels
+
+
+def test_views_networks_and_neighbours_are_combined_after_a_run(
+    finished: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished.path)
+    monkeypatch.setattr(sys, "argv", ["combine", "--radii", "100"])
+    combine.main()
+    _, *rows = rows_of(capsys.readouterr().out)
+    names = [
+        f"{name}{after}"
+        for name in ("cnn", "resnet", "mean of both")
+        for after in ("", ", neighbours within 100 pixels")
+    ]
+    assert [row[0] for row in rows] == ["cnn, one view", "resnet, one view", *names]
+    for name in ("cnn", "resnet"):
+        metrics = json.loads((finished.path / f"reports/evaluate/metrics_{name}.json").read_text())
+        row = next(row for row in rows if row[0] == name)
+        assert [float(cell.split()[0]) for cell in row[1:4]] == [
+            pytest.approx(metrics[metric], abs=0.0005) for metric in ("accuracy", "balanced_accuracy", "log_loss")
+        ]
+
+
+def test_neighbours_are_other_nuclei_of_the_mosaic_within_the_radius() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.2, 0.8], [0.7, 0.3]])
+    mosaic = np.array([0, 0, 0, 0, 1])
+    places = np.array([[0, 0], [0, 30], [0, 60], [0, 5], [0, 0]])  # the fourth shows the nucleus of the first
+    means = combine.mean_of_neighbours(probabilities, mosaic, places, radius=40)
+    assert means.tolist() == [[0, 1], [pytest.approx(1.7 / 3), pytest.approx(1.3 / 3)], [0, 1], [0, 1], [0.7, 0.3]]
+
+
+def test_the_weight_of_neighbours_is_fitted_without_the_fold_that_it_is_scored_on() -> None:
+    rng = np.random.default_rng(0)
+    labels, folds = np.tile([0, 1], 200), np.repeat(np.arange(4), 100)
+    alone = np.full((400, 2), 0.5)
+    neighbours = np.eye(2)[labels] * 0.6 + 0.2
+    neighbours[folds == 3] = neighbours[folds == 3][:, ::-1]  # in this fold they mislead
+    together = combine.refit(alone, neighbours, labels, folds)
+    correct = together.argmax(axis=1) == labels
+    assert [correct[folds == fold].mean() for fold in range(4)] == [1, 1, 1, 0]
+    shuffled = combine.refit(alone, neighbours, rng.permutation(labels), folds)
+    assert np.abs(shuffled - 0.5).max() < 0.2
 
 
 def test_all_that_is_compared_can_be_run() -> None:
