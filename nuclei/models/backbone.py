@@ -100,11 +100,14 @@ class Backbone:
     def cam_layer(self, network: nn.Module) -> nn.Module:
         """See `Architecture`: the last feature maps of at most 8 pixels per cell; later ones cannot resolve a nucleus.
 
-        Of a network without feature maps, such as a vision transformer, this is the network itself.
+        Of a network without feature maps, such as a vision transformer, or whose maps have their channels last, such as
+        Swin, this is the network itself.
         """
         inner = network.network if isinstance(network, Adapted) else network
         if self.backbone == RESNET18:
             return inner.get_submodule("layer2" if self.stem == "pretrained" else "layer3")
+        if getattr(inner, "output_fmt", "NCHW") != "NCHW":
+            return network
         listed: Any = inner.feature_info
         features = [item["module"] for item in listed if item["reduction"] <= CAM_REDUCTION]
         return inner.get_submodule(features[-1]) if features else network

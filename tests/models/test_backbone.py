@@ -30,7 +30,7 @@ from nuclei.params import load_params
 from nuclei.training.loop import TrainConfig, fit
 from tools.clone import ROOT, change_params
 
-LITE0 = "tf_efficientnet_lite0"
+LITE0, CHANNELS_LAST = "tf_efficientnet_lite0", "mambaout_femto"
 CATS, CUPS = range(281, 286), (504, 967)  # of ImageNet's classes: tabby to Egyptian; coffee mug, espresso
 CPU = torch.device("cpu")
 
@@ -144,7 +144,9 @@ def test_resnet18_can_be_resized_and_frozen_too():
     assert not frozen.network.conv1.weight.requires_grad and frozen.network.layer4[1].conv2.weight.requires_grad
 
 
-@pytest.mark.parametrize("backbone", [LITE0, "vit_tiny_patch16_224", "resnet34", "convnext_atto", "densenet121"])
+@pytest.mark.parametrize(
+    "backbone", [LITE0, "vit_tiny_patch16_224", "resnet34", "convnext_atto", "densenet121", CHANNELS_LAST]
+)
 def test_any_network_of_timm_takes_crops_and_its_logits_can_be_shifted(backbone, tmp_path):
     shape = Backbone(3, backbone)
     network = build(shape, seed=1).eval()
@@ -171,9 +173,9 @@ def test_grey_crops(weights):
         torch.testing.assert_close(networks[1](normalise(crops)), expected, rtol=0.01, atol=0.01)
 
 
-def test_layer_cam_has_feature_maps_of_a_cnn_and_none_of_a_transformer():
+def test_layer_cam_has_feature_maps_of_a_cnn_and_none_of_others():
     inputs, targets = torch.rand(1, 3, 100, 100), torch.tensor([0])
-    for backbone in (LITE0, "vit_tiny_patch16_224"):
+    for backbone in (LITE0, "vit_tiny_patch16_224", CHANNELS_LAST):
         shape = Backbone(3, backbone)
         network = explainable(
             Model("resnet", build(shape, 0).eval(), shape, Calibration(), Calibration(), NO_REFERENCE)
