@@ -157,35 +157,16 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
-def load_models(folder: Path, which: str) -> dict[int | None, Model]:
-    """Load models that `save_trained` wrote.
-
-    Args:
-        folder: That of one network.
-        which: "folds": the model of each held-out fold, by its number; "final": the one of all crops, under None.
-
-    Raises:
-        InputError: There is none, or it is no model.
-    """
-    if which == "final":
-        return {None: load_model(folder / "final.safetensors")}
-    return {fold: load_model(path) for fold, path in _fold_paths(folder).items()}
-
-
 def load_fold_models(folder: Path) -> dict[int, Model]:
     """Load the model of each held-out fold, by its number.
 
     Args:
-        folder: As for `load_models`.
+        folder: That of one network, written by `nuclei.training.train.save_trained`.
 
     Raises:
         InputError: There is none, or it is no model.
     """
-    return {fold: load_model(path) for fold, path in _fold_paths(folder).items()}
-
-
-def _fold_paths(folder: Path) -> dict[int, Path]:
     paths = {int(path.stem.removeprefix("fold_")): path for path in folder.glob("fold_*.safetensors")}
     if not paths:
         raise InputError(f"{folder}: expected fold_0.safetensors and others, found none: train the network again")
-    return {fold: paths[fold] for fold in sorted(paths)}
+    return {fold: load_model(paths[fold]) for fold in sorted(paths)}

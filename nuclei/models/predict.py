@@ -1,6 +1,6 @@
 """What a network says of crops."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -103,13 +103,11 @@ def predict_probabilities(
     return softmax(predict_logits(model.network, crops, device, precision, tta), calibration.temperature)
 
 
-def predict_mean(
-    models: Mapping[int | None, Model], crops: np.ndarray, compute: Compute, precision: str, tta: bool
-) -> np.ndarray:
+def predict_mean(models: Sequence[Model], crops: np.ndarray, compute: Compute, precision: str, tta: bool) -> np.ndarray:
     """Return the mean of the models' calibrated probabilities, computed on the cluster if there is one.
 
     Args:
-        models: As `load_models` returns them.
+        models: One or more.
         crops: uint8 (N, H, W, C); may be memory-mapped.
         compute: What each process computes with.
         precision: As in `autocast`.
@@ -118,7 +116,7 @@ def predict_mean(
     Returns:
         float64 (N, K), rows sum to 1.
     """
-    predictors = [partial(predict_probabilities, model, precision=precision, tta=tta) for model in models.values()]
+    predictors = [partial(predict_probabilities, model, precision=precision, tta=tta) for model in models]
     return np.mean([map_crops(predict, [crops], compute) for predict in predictors], axis=0)
 
 

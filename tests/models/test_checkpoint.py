@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from nuclei.errors import InputError
 from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import Calibration
-from nuclei.models.checkpoint import Model, load_model, load_models, save_model
+from nuclei.models.checkpoint import Model, load_fold_models, load_model, save_model
 from nuclei.models.networks import build
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.transforms import MEAN, STD
@@ -207,19 +207,18 @@ def test_a_pickle_in_disguise_is_refused_and_runs_nothing(tmp_path):
     assert bomb.exists()  # it would have gone off
 
 
-def test_the_models_of_the_folds_come_by_their_number_and_the_final_one_alone(tmp_path):
+def test_the_models_of_the_folds_come_by_their_number(tmp_path):
     temperatures = {"fold_0": 1.0, "fold_2": 2.0, "fold_10": 3.0, "final": 4.0}
     for name, temperature in temperatures.items():
         save_model(tmp_path / f"{name}.safetensors", model(averaged=Calibration(temperature)))
     (tmp_path / "out_of_fold.npz").touch()
-    folds = load_models(tmp_path, "folds")
+    folds = load_fold_models(tmp_path)
     assert list(folds) == [0, 2, 10]
     assert [each.averaged.temperature for each in folds.values()] == [1.0, 2.0, 3.0]
-    assert {key: each.averaged.temperature for key, each in load_models(tmp_path, "final").items()} == {None: 4.0}
 
 
 def test_a_folder_without_models_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"expected fold_0\.safetensors"):
-        load_models(tmp_path, "folds")
+        load_fold_models(tmp_path)
     with pytest.raises(InputError, match=r"final\.safetensors: no such file"):
-        load_models(tmp_path, "final")
+        load_model(tmp_path / "final.safetensors")

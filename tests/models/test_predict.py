@@ -115,9 +115,9 @@ def test_logits_of_crops_as_they_are_have_a_temperature_of_their_own(network):
 def test_models_are_averaged_by_their_calibrated_probabilities(network, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     crops, threads = random_crops(5), torch.get_num_threads()
-    models = {0: calibrated(network, 2.0), 1: calibrated(lopsided_network(seed=1), 0.5)}
+    models = [calibrated(network, 2.0), calibrated(lopsided_network(seed=1), 0.5)]
     models[1].network(normalise(torch.from_numpy(random_crops(64))))
-    parts = [predict_probabilities(model, crops, CPU, "float32", tta=True) for model in models.values()]
+    parts = [predict_probabilities(model, crops, CPU, "float32", tta=True) for model in models]
     mean = predict_mean(models, crops, Compute("cpu", threads), "float32", tta=True)
     np.testing.assert_allclose(mean, (parts[0] + parts[1]) / 2)
     assert np.abs(parts[0] - parts[1]).max() > 0.01

@@ -14,7 +14,7 @@ from nuclei.device import Compute
 from nuclei.errors import InputError
 from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import fit_calibration
-from nuclei.models.checkpoint import load_models
+from nuclei.models.checkpoint import load_fold_models, load_model
 from nuclei.models.predict import predict_logits
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
@@ -161,8 +161,8 @@ def test_the_models_come_back_from_their_folder(trained, files, tmp_path):
     assert set(files) == {"fold_0.safetensors", "fold_2.safetensors", "final.safetensors", "out_of_fold.npz"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    models = load_models(tmp_path, "folds") | load_models(tmp_path, "final")
-    for key, loaded in {0: models[0], 2: models[2], ALL_CROPS: models[None]}.items():
+    final = load_model(tmp_path / "final.safetensors")
+    for key, loaded in {**load_fold_models(tmp_path), ALL_CROPS: final}.items():
         model = trained.models[key]
         assert same(loaded.network.state_dict(), weights(trained, key))
         assert (loaded.name, loaded.averaged, loaded.single) == ("cnn", model.averaged, model.single)
