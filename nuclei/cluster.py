@@ -249,6 +249,7 @@ def stream_tasks(
     shared: tuple[Any, ...],
     tasks: Mapping[Key, Callable[[], tuple[Any, ...]]],
     compute: Compute,
+    on_lost: Callable[[Key, str], Any] | None = None,
 ) -> Iterator[tuple[Key, Any]]:
     """Run generators side by side, all over the cluster, and yield what they yield as it comes. Needs `ray_cluster`.
 
@@ -257,12 +258,14 @@ def stream_tasks(
         shared: What all of them get, put into Ray's object store once.
         tasks: What returns the arguments of each, asked for again where a worker was lost and another one starts.
         compute: What each of them computes with.
+        on_lost: Called where a worker is lost in every attempt, with the key of the task and what Ray says; what it
+            returns is yielded in the place of the rest. None: an error.
 
     Yields:
         The key of a task and an item of its generator.
 
     Raises:
-        InputError: Where no machine has room for one of them, or one raised it.
+        InputError: Where no machine has room for one of them, one raised it, or its worker is lost in every attempt.
     """
     import ray
     from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
@@ -285,12 +288,15 @@ def stream_tasks(
             except StopIteration:
                 del running[generator]
             except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
-                if attempts[key] == ATTEMPTS:
-                    raise worker_error(str(error), "train.threads") from None
-                print(f"a worker was lost: {key} goes on elsewhere as soon as there is room", flush=True)
-                attempts[key] += 1
                 del running[generator]
-                running[remote.remote(common, key, *tasks[key]())] = key
+                if attempts[key] < ATTEMPTS:
+                    print(f"a worker was lost: {key} goes on elsewhere as soon as there is room", flush=True)
+                    attempts[key] += 1
+                    running[remote.remote(common, key, *tasks[key]())] = key
+                elif on_lost:
+                    yield key, on_lost(key, str(error))
+                else:
+                    raise worker_error(str(error), "train.threads") from None
     finally:
         for generator in running:
             ray.cancel(generator, force=True)

@@ -163,15 +163,19 @@ def _here(classifier: "Classifier", jobs: Sequence[Job], settings: Settings) -> 
 
 def _on_cluster(classifier: "Classifier", jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     """Classify each input on a machine of the cluster, which reads it, and writes its results, by itself."""
-    from nuclei.cluster import ray_cluster, stream_tasks
+    from nuclei.cluster import ray_cluster, stream_tasks, worker_error
     from nuclei.device import Compute
 
     compute = Compute(settings.device, settings.threads or usable_threads())
     if settings.detector:  # workers are in another folder
         settings = settings._replace(detector=str(Path(settings.detector).absolute()))
     tasks = {str(job.source): lambda job=job: (_absolute(job),) for job in jobs}
+
+    def lost(source: str, reason: str) -> Outcome:
+        return Outcome(f"{source}: {worker_error(reason, '--threads')}", is_error=True)
+
     with ray_cluster():
-        for _, outcome in stream_tasks(_task, (classifier, settings), tasks, compute):
+        for _, outcome in stream_tasks(_task, (classifier, settings), tasks, compute, lost):
             yield outcome
 
 

@@ -379,6 +379,8 @@ def test_a_task_whose_machine_is_lost_starts_again_with_its_arguments_of_that_ti
 
 
 def test_a_task_that_ends_every_worker_is_given_up(cluster, capsys):
+    cluster.second()
+
     def work(key, compute):
         os._exit(1)
         yield
@@ -386,6 +388,20 @@ def test_a_task_that_ends_every_worker_is_given_up(cluster, capsys):
     with pytest.raises(InputError, match=r"^Ray's workers end, or cannot start, again and again \("):
         list(stream_tasks(work, (), {"bad": tuple}, COMPUTE))
     assert capsys.readouterr().out.count("a worker was lost: bad") == ATTEMPTS - 1
+
+
+def test_a_task_that_ends_every_worker_need_not_stop_the_others(cluster):
+    cluster.second()
+
+    def work(key, compute):
+        if key == "bad":
+            os._exit(1)
+        yield key
+
+    reasons = []
+    items = stream_tasks(work, (), {"bad": tuple, "good": tuple}, COMPUTE, lambda key, reason: reasons.append(reason))
+    assert sorted(items, key=str) == [("bad", None), ("good", "good")]
+    assert len(reasons) == 1 and "The worker died" in reasons[0]
 
 
 def test_slides_are_classified_by_the_cluster_and_those_that_fail_stop_no_others(cluster, monkeypatch, capsys):
