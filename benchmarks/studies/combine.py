@@ -37,21 +37,21 @@ def main() -> None:
     parser.add_argument("--radii", type=float, nargs="+", default=RADII, help="pixels around a nucleus")
     radii = parser.parse_args().radii
     split, classes = read_csv(Path("data/split.csv")), read_task(Path("data/crops")).classes
-    groups, places = mosaics(len(split))
+    held_out = split["Held_out"].to_numpy() == 1
+    groups, places = (values[held_out] for values in mosaics(len(split)))
     single, averaged = {}, {}
-    for name in NETWORKS:
-        for tta, probabilities in enumerate((single, averaged)):
-            crops, logits = read_out_of_fold(Path(f"data/models/{name}"), split, bool(tta))
+    for tta, probabilities in ((False, single), (True, averaged)):
+        for name in NETWORKS:
+            crops, logits = read_out_of_fold(Path(f"data/models/{name}"), split, tta)
             labels, folds = crops["Label"].to_numpy(), crops["Fold"].to_numpy()
             probabilities[name] = cross_fit(logits, labels, folds)[0]
-    held_out = np.flatnonzero(split["Filename"].isin(crops["Filename"]))
     rows = [describe(f"{name}, one view", crops, single[name], averaged[name], classes) for name in NETWORKS]
     better = max(averaged.values(), key=lambda probabilities: np.mean(probabilities.argmax(axis=1) == labels))
     averaged["mean of both"] = np.mean(list(averaged.values()), axis=0)
     for name, alone in averaged.items():
         rows.append(describe(name, crops, alone, None if name in NETWORKS else better, classes))
         for radius in radii:
-            neighbours = mean_of_neighbours(alone, groups[held_out], places[held_out], radius)
+            neighbours = mean_of_neighbours(alone, groups, places, radius)
             together = refit(alone, neighbours, labels, folds)
             rows.append(describe(f"{name}, neighbours within {radius:g} pixels", crops, together, alone, classes))
     print(markdown_table(["", *TITLES], rows))

@@ -207,7 +207,7 @@ def test_a_pickle_in_disguise_is_refused_and_runs_nothing(tmp_path):
     assert bomb.exists()  # it would have gone off
 
 
-def test_the_models_of_the_folds_come_by_their_number(tmp_path):
+def test_the_models_of_the_folds_come_by_their_number_and_the_final_one_alone(tmp_path):
     temperatures = {"fold_0": 1.0, "fold_2": 2.0, "fold_10": 3.0, "final": 4.0}
     for name, temperature in temperatures.items():
         save_model(tmp_path / f"{name}.safetensors", model(averaged=Calibration(temperature)))
@@ -215,6 +215,7 @@ def test_the_models_of_the_folds_come_by_their_number(tmp_path):
     folds = load_fold_models(tmp_path)
     assert list(folds) == [0, 2, 10]
     assert [each.averaged.temperature for each in folds.values()] == [1.0, 2.0, 3.0]
+    assert load_model(tmp_path / "final.safetensors").averaged.temperature == 4.0
 
 
 def test_a_folder_without_models_is_an_error(tmp_path):

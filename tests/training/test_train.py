@@ -161,8 +161,8 @@ def test_the_models_come_back_from_their_folder(trained, files, tmp_path):
     assert set(files) == {"fold_0.safetensors", "fold_2.safetensors", "final.safetensors", "out_of_fold.npz"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    final = load_model(tmp_path / "final.safetensors")
-    for key, loaded in {**load_fold_models(tmp_path), ALL_CROPS: final}.items():
+    folds, final = load_fold_models(tmp_path), load_model(tmp_path / "final.safetensors")
+    for key, loaded in {0: folds[0], 2: folds[2], ALL_CROPS: final}.items():
         model = trained.models[key]
         assert same(loaded.network.state_dict(), weights(trained, key))
         assert (loaded.name, loaded.averaged, loaded.single) == ("cnn", model.averaged, model.single)
