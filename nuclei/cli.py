@@ -86,6 +86,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     command.add_argument("--features", action="store_true", help=about)
     about = "averaging over eight flips and rotations; default: on"
     command.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help=about)
+    about = "weigh in the nuclei within 50 microns of each nucleus of a tile or slide; default: off"
+    command.add_argument("--neighbours", action=argparse.BooleanOptionalAction, default=False, help=about)
     about = "processor; default: cuda, else mps, else cpu"
     command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=about)
     about = "number of CPU threads; default: all"
@@ -247,7 +249,8 @@ def predict(args: argparse.Namespace) -> None:
 
     from nuclei.inference.predict_inputs import Settings, predict_inputs
 
-    settings = Settings(args.mpp, args.detector, args.features, args.device, args.threads, args.precision, args.tta)
+    how = args.device, args.threads, args.precision, args.tta, args.neighbours
+    settings = Settings(args.mpp, args.detector, args.features, *how)
     predict_inputs(args.models, args.inputs, args.nuclei, args.out, settings)
 
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from nuclei.files import read_csv
 from nuclei.task import COLON, Task, read_task
@@ -35,6 +37,24 @@ class LabelledCrops:
         return LabelledCrops(self.crops[rows], self.labels[rows], self.task)
 
 
+class Places(NamedTuple):
+    """Where N nuclei lie.
+
+    Attributes:
+        tissue: int (N,): places can be compared where this is the same: in one slide, or one mosaic of crops.
+        y: float (N,), microns.
+        x: float (N,), microns.
+    """
+
+    tissue: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Places":
+        """Return those of some nuclei, int or bool (M,)."""
+        return Places(*(values[rows] for values in self))
+
+
 @dataclass(frozen=True)
 class FoldedCrops:
     """All labelled crops, each in its fold.
@@ -44,12 +64,14 @@ class FoldedCrops:
         folds: int64 (N,) in 0..F-1.
         groups: int64 (N,): crops of one group are alike, and in one fold.
         held_out: The folds that are held out in turn, rising.
+        places: Where the nuclei lie, as far as crops that share pixels tell.
     """
 
     data: LabelledCrops
     folds: np.ndarray
     groups: np.ndarray
     held_out: list[int]
+    places: Places
 
     def split(self, fold: int | None) -> tuple[LabelledCrops, LabelledCrops | None]:
         """Read what a network trains on, and what is held out from it, into memory.
@@ -90,4 +112,15 @@ def open_folds(folder: Path, split: Path) -> FoldedCrops:
     data = LabelledCrops(open_crops(folder, "train"), table["Label"].to_numpy(np.int64), read_task(folder))
     held_out = sorted(int(fold) for fold in table.loc[table["Held_out"] == 1, "Fold"].unique())
     folds, groups = (table[name].to_numpy(np.int64) for name in ("Fold", "Group"))
-    return FoldedCrops(data, folds, groups, held_out)
+    return FoldedCrops(data, folds, groups, held_out, read_places(table, data.task))
+
+
+def read_places(split: pd.DataFrame, task: Task) -> Places:
+    """Return where the nuclei of crops lie.
+
+    Args:
+        split: The table that the stage `split` wrote, or rows of it.
+        task: The resolution of the crops.
+    """
+    tissue, y, x = (split[name].to_numpy() for name in ("Mosaic", "Y", "X"))
+    return Places(tissue, task.mpp * y, task.mpp * x)

@@ -3,10 +3,12 @@
 from itertools import combinations
 from pathlib import Path
 
+from nuclei.crops import read_places
 from nuclei.errors import run
 from nuclei.evaluation.comparison import compare
 from nuclei.evaluation.evaluate import evaluate, read_out_of_fold
 from nuclei.evaluation.metrics import METRICS
+from nuclei.evaluation.with_neighbours import evaluate_with_neighbours
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.params import load_params
 from nuclei.task import NETWORKS, read_task
@@ -15,9 +17,10 @@ from nuclei.task import NETWORKS, read_task
 def main() -> None:
     params = load_params(Path("params.yaml"))
     split, out = read_csv(Path("data/split.csv")), Path("reports/evaluate")
-    classes = read_task(Path("data/crops")).classes
+    task = read_task(Path("data/crops"))
+    classes = task.classes
 
-    predictions = {}
+    predictions, neighbours = {}, {}
     for name in NETWORKS:
         crops, logits = read_out_of_fold(Path(f"data/models/{name}"), split, params.predict.tta)
         evaluation = evaluate(crops, logits, classes, params.evaluate)
@@ -26,6 +29,10 @@ def main() -> None:
         for table, rows in evaluation.tables().items():
             write_csv(out / f"{table}_{name}.csv", rows)
         predictions[name] = evaluation.predictions
+        places, title = read_places(crops, task), params.titles[name]
+        neighbours[name] = evaluate_with_neighbours(crops, logits, places, classes, title, params.evaluate.bins)
+        print(neighbours[name]["comparison"]["verdict"])
+    write_json(out / "neighbours.json", neighbours)
 
     comparisons = {}
     for first, second in combinations(NETWORKS, 2):

@@ -18,7 +18,7 @@ def main() -> None:
     crops, test = (read_csv(Path(f"data/crops/{part}.csv")) for part in ("train", "test"))
     pairs = load_pairs(Path("data/overlaps.npz"))
 
-    split = split_crops(crops, pairs, len(test), read_task(Path("data/crops")).classes, params.split, params.on_sample)
+    split = split_crops(crops, pairs, len(test), read_task(Path("data/crops")), params.split, params.on_sample)
     write_csv(Path("data/split.csv"), split.table)
     write_json(Path("reports/split/leakage.json"), split.leakage)
     figure = plot_split(open_crops(Path("data/crops"), "train"), pairs, split, params.split.by)

@@ -8,11 +8,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from nuclei.crops import open_folds
-from nuclei.device import Compute, describe_environment
+from nuclei.device import Compute, describe_environment, setup_device
 from nuclei.errors import run
 from nuclei.files import write_csv, write_json
+from nuclei.models.networks import build
 from nuclei.params import load_params
 from nuclei.task import NETWORKS
+from nuclei.training.loop import training_precision
 from nuclei.training.train import network_config, print_note_on_processor, save_trained, train_folds
 
 
@@ -26,8 +28,10 @@ def main() -> None:
     crops = open_folds(Path("data/crops"), Path("data/split.csv"))
     compute = Compute(params.device, params.train.threads)
     resume_dir, live = Path(f"data/.resume/train_{name}"), Path(f"data/live/{name}.csv")
-    out, environment = Path(f"reports/train/{name}"), describe_environment(compute, params.train.precision)
-    network = network_config(name, params, crops.data.task, tuned, pretrained)
+    out, network = Path(f"reports/train/{name}"), network_config(name, params, crops.data.task, tuned, pretrained)
+    device = setup_device(compute.device, compute.threads)
+    precision = training_precision(build(network.architecture, seed=0), device, params.train.precision)
+    environment = describe_environment(compute, precision)
     trained = train_folds(network, crops, compute, resume_dir, lambda curves: write_csv(live, curves))
     save_trained(Path(f"data/models/{name}"), trained)
     write_csv(out / "curves.csv", trained.curves)

@@ -38,7 +38,7 @@ from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
 from nuclei.splitting.overlap import overlapping_pairs
 from nuclei.splitting.split import split_crops
-from nuclei.task import CLASSES
+from nuclei.task import COLON
 from nuclei.training.loop import fit
 
 BATCH_SIZE = 32  # of this project; the search takes it rather than 64
@@ -115,7 +115,7 @@ def fold_crops(workspace: Workspace) -> FoldedCrops:
     """Split the crops by overlap, with the project's parameters; every fold is held out."""
     overlap, parts = params().overlap, [open_crops(workspace.crops, part) for part in ("train", "test")]
     pairs = overlapping_pairs(*parts, window=overlap.window, border=overlap.border, threads=workspace.threads)
-    split = split_crops(workspace.index("train"), pairs, len(parts[1]), CLASSES, params().split, on_sample=False)
+    split = split_crops(workspace.index("train"), pairs, len(parts[1]), COLON, params().split, on_sample=False)
     write_csv(workspace.folder / "split.csv", split.table)
     return open_folds(workspace.crops, workspace.folder / "split.csv")
 

@@ -29,7 +29,7 @@ from benchmarks.speed.training import BATCH_SIZE, SHAPES, config
 from benchmarks.speed.tuning import search_params
 from benchmarks.workspace import params
 from nuclei.cluster import CROPS_PER_TASK, map_crops, ray_cluster
-from nuclei.crops import FoldedCrops, LabelledCrops
+from nuclei.crops import FoldedCrops, LabelledCrops, Places
 from nuclei.device import Compute
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
@@ -58,7 +58,7 @@ def predict(compute: Compute) -> float:
 
 def train(compute: Compute) -> float:
     data, folds = noise(TRAINED), np.arange(TRAINED) % FOLDS
-    crops = FoldedCrops(data, folds, groups=folds, held_out=list(range(FOLDS)))
+    crops = FoldedCrops(data, folds, folds, list(range(FOLDS)), Places(folds, *np.zeros((2, TRAINED))))
     network = NetworkConfig("resnet", SHAPES["resnet"], pretrained={}, epochs=1, config=config(TRAINED))
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         return seconds(lambda: train_folds(network, crops, compute, Path(folder)))

@@ -10,12 +10,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from nuclei.crops import Places
 from nuclei.device import setup_device
 from nuclei.errors import InputError
 from nuclei.machine import usable_threads
-from nuclei.models.calibration import TARGETS, Calibration
+from nuclei.models.calibration import TARGETS, Calibration, Neighbourhood
 from nuclei.models.checkpoint import Model, load_model
 from nuclei.models.conformal import conformal_sets
+from nuclei.models.neighbours import add_neighbours, mean_of_neighbours
 from nuclei.models.networks import last_linear
 from nuclei.models.novelty import novelty
 from nuclei.models.predict import BATCH_SIZE, predict_outputs
@@ -53,6 +55,7 @@ class Classifier:
         precision: As in `nuclei.device.autocast`.
         tta: Whether to average over the eight flips and rotations of each crop.
         task: The classes, and the kind of crops.
+        neighbours: Whether sets are of probabilities that `among_neighbours` returned.
     """
 
     models: tuple[Model, ...]
@@ -61,6 +64,7 @@ class Classifier:
     precision: str
     tta: bool
     task: Task
+    neighbours: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,6 +138,22 @@ class Classifier:
             raise InputError("the model answers with NaN or infinity: copy it again, train it again, or use float32")
         return answers
 
+    def among_neighbours(self, probabilities: np.ndarray, places: Places) -> np.ndarray:
+        """Return the probabilities of nuclei in the light of those of their neighbours, see `nuclei.models.neighbours`.
+
+        Several models: with the mean of their weights.
+
+        Args:
+            probabilities: Of `predict`, float32 (N, K).
+            places: Of the N nuclei.
+
+        Returns:
+            float32 (N, K), rows sum to 1.
+        """
+        weights = np.mean([fitted.weights for fitted in self._neighbourhoods()], axis=0)
+        around = mean_of_neighbours(probabilities, places)
+        return add_neighbours(probabilities, around, weights).astype(np.float32)
+
     def sets(self, probabilities: np.ndarray, coverage: float = COVERAGE) -> np.ndarray:
         """Return the conformal set of each crop: the classes that it may well be, the predicted one always among them.
 
@@ -141,13 +161,13 @@ class Classifier:
         the training crops, sets hold the true class of a share of `promised_coverage` of the crops, on average over
         groups; other tissue or stains void that.
 
-        Several models: the lowest of their thresholds for the averaged probability. Then the averaged sets miss the
+        Several models: the lowest of their thresholds for the averaged probability. Without neighbours, they miss the
         true class only where the set of at least one of the models, by itself, misses it: its probability for that
         class is not above the average, and its threshold is not below the lowest one. A higher threshold would not
         have that property; with this one, sets are rather too large than too small.
 
         Args:
-            probabilities: Of this classifier's `predict`, float (N, K); N may be 0.
+            probabilities: Of this classifier's `predict`, or `among_neighbours`, float (N, K); N may be 0.
             coverage: One of `nuclei.models.calibration.TARGETS`: 0.8, 0.9 or 0.95.
 
         Returns:
@@ -170,7 +190,7 @@ class Classifier:
             ValueError: The models have no threshold for that coverage.
         """
         column = _target(coverage)
-        return min(model.thresholds[column] for model in self._calibrations())
+        return min(fitted.thresholds[column] for fitted in self._thresholds())
 
     def promised_coverage(self, coverage: float = COVERAGE) -> float:
         """Return the coverage that `sets` can promise: `coverage`, or less where the models saw few groups.
@@ -185,10 +205,16 @@ class Classifier:
             ValueError: The models have no threshold for that coverage.
         """
         column = _target(coverage)
-        return min(model.promised[column] for model in self._calibrations())
+        return min(fitted.promised[column] for fitted in self._thresholds())
 
     def _calibrations(self) -> list[Calibration]:
         return [model.averaged if self.tta else model.single for model in self.models]
+
+    def _neighbourhoods(self) -> list[Neighbourhood]:
+        return [fitted.neighbourhood for fitted in self._calibrations() if fitted.neighbourhood]
+
+    def _thresholds(self) -> list[Calibration] | list[Neighbourhood]:
+        return self._neighbourhoods() if self.neighbours else self._calibrations()
 
     def predict_all(self, crops: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[list[Key], Answers]]:
         """Classify any number of crops.
@@ -224,6 +250,7 @@ def load_classifier(
     threads: int | None = None,
     precision: str = "auto",
     tta: bool = True,
+    neighbours: bool = False,
 ) -> Classifier:
     """Load one model, or several that are to be averaged.
 
@@ -233,15 +260,22 @@ def load_classifier(
         threads: CPU threads; None takes all.
         precision: float32, bfloat16, or auto.
         tta: Average over the eight flips and rotations of each crop.
+        neighbours: As of `Classifier`.
 
     Raises:
-        InputError: A file is not a model of this project, or they cannot be averaged.
+        InputError: A file is not a model of this project, they cannot be averaged, or one cannot weigh neighbours.
     """
-    chosen = setup_device(device, threads or usable_threads())
+    chosen, paths = setup_device(device, threads or usable_threads()), list(paths)
     models = tuple(load_model(path) for path in paths)
+    for path, model in zip(paths, models, strict=True):
+        if neighbours and not (model.averaged if tta else model.single).neighbourhood:
+            raise InputError(
+                f"{path}: the crops that it was trained on share no pixels, so what neighbours are worth is unknown: "
+                "leave out --neighbours"
+            )
     channels = {model.architecture.channels for model in models}
     if len(channels) != 1:
         raise InputError("models of grey and of RGB crops cannot be averaged: give those of one kind")
     if len({model.task for model in models}) != 1:
         raise InputError("models of other classes or other crops cannot be averaged: give those of one kind")
-    return Classifier(models, channels.pop(), chosen, precision, tta, models[0].task)
+    return Classifier(models, channels.pop(), chosen, precision, tta, models[0].task, neighbours)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from nuclei.crops import Places
 from nuclei.data.cut import cut_all, window
 from nuclei.data.geojson import Feature, class_colours, classified, point, read_nuclei
 from nuclei.data.geojson import write_features as write_collection
@@ -77,8 +78,10 @@ def predict_crops(
         features: See `write_features`; none: none are written.
 
     Raises:
-        InputError: See `open_crop_files`.
+        InputError: See `open_crop_files`; and the classifier is to weigh neighbours, of which crops tell nothing.
     """
+    if classifier.neighbours:
+        raise InputError(f"{path}: crops do not tell where their nuclei lie: leave out --neighbours")
 
     def keys(rows: slice) -> dict[str, Any]:
         return {"Filename": names[rows]}
@@ -189,7 +192,8 @@ def predict_nuclei(
     ):
         cuts = cut_all(image, y, x, mpp, classifier.task)
         crops = ((row, as_channels(crop, classifier.channels)) for row, crop in cuts)
-        predictions = _predict(classifier, crops, len(x), embeddings)
+        places = Places(np.zeros(len(x), int), mpp * y, mpp * x) if classifier.neighbours else None
+        predictions = _predict(classifier, crops, len(x), embeddings, places)
         thumbnail = image.thumbnail(LONGEST)
         scale = thumbnail.shape[1] / image.width
         if has_outlines:
@@ -223,9 +227,13 @@ def _in_pixels(positions: Positions, mpp: float, image: TissueImage, nuclei: Pat
 
 
 def _predict(
-    classifier: Classifier, crops: Iterable[tuple[int, np.ndarray]], n: int, embeddings: Embeddings | None
+    classifier: Classifier,
+    crops: Iterable[tuple[int, np.ndarray]],
+    n: int,
+    embeddings: Embeddings | None,
+    places: Places | None = None,
 ) -> Predictions:
-    """Classify the crops of rows 0..N-1, which may come in any order."""
+    """Classify the crops of rows 0..N-1, which may come in any order; with places: each among its neighbours."""
     probabilities, novelty = np.empty((n, len(classifier.classes)), np.float32), np.empty(n, np.float32)
     with tqdm(total=n, unit="nucleus", disable=None) as bar:
         for rows, answers in classifier.predict_all(crops):
@@ -233,6 +241,8 @@ def _predict(
             if embeddings:
                 embeddings.write(rows, answers.embeddings)
             bar.update(len(rows))
+    if places:
+        probabilities = classifier.among_neighbours(probabilities, places)
     return Predictions(probabilities, classifier.sets(probabilities), novelty)
 
 

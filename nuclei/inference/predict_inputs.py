@@ -45,6 +45,7 @@ class Settings(NamedTuple):
         threads: CPU threads; None takes all.
         precision: float32, bfloat16, or auto.
         tta: Average over the eight flips and rotations of each crop.
+        neighbours: Weigh in the neighbours of each nucleus.
     """
 
     mpp: float | None
@@ -54,6 +55,7 @@ class Settings(NamedTuple):
     threads: int | None
     precision: str
     tta: bool
+    neighbours: bool
 
     def asked(self) -> dict[str, Any]:
         """Return those that make other results; device and threads change no more than the last digits."""
@@ -131,7 +133,8 @@ def predict_inputs(
 
     address = cluster_address()
     device = "cpu" if address else settings.device  # a worker chooses its device itself
-    classifier = load_classifier(models, device, settings.threads, settings.precision, settings.tta)
+    how = settings.threads, settings.precision, settings.tta, settings.neighbours
+    classifier = load_classifier(models, device, *how)
     failed = 0
     for outcome in (_on_cluster if address else _here)(classifier, jobs, settings):
         print(outcome.warnings, end="", file=sys.stderr)

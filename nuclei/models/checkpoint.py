@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nuclei.errors import InputError
-from nuclei.models.calibration import TARGETS, Calibration
+from nuclei.models.calibration import TARGETS, Calibration, Neighbourhood
+from nuclei.models.neighbours import MOST_WEIGHT
 from nuclei.models.networks import Architecture, architecture_class, build, watch
 from nuclei.models.novelty import Reference, require_reference
 from nuclei.models.temperature import TEMPERATURES
@@ -93,7 +94,7 @@ def load_model(path: Path) -> Model:
             name = description["name"]
             architecture = architecture_class(name)(**_tuples(description["architecture"]))
             task = Task(tuple(description["classes"]), description["side"], description["mpp"])
-            averaged, single = (Calibration(**_tuples(description[views])) for views in ("averaged", "single"))
+            averaged, single = (_calibration(description[views]) for views in ("averaged", "single"))
             with torch.device("meta"):  # shapes alone
                 expected = {key: value.shape for key, value in build(architecture, seed=0).state_dict().items()}
             shapes = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -108,12 +109,7 @@ def load_model(path: Path) -> Model:
         if description != json.loads(json.dumps(_describe(model))):
             raise ValueError("another description, or another normalisation")
         for calibration in (averaged, single):
-            low, high = TEMPERATURES
-            if not low <= calibration.temperature <= high:
-                raise ValueError(f"a temperature is not between {low:g} and {high:g}")
-            for shares in (calibration.thresholds, calibration.promised):
-                if len(shares) != len(TARGETS) or not all(0 <= value <= 1 for value in shares):
-                    raise ValueError(f"expected {len(TARGETS)} conformal thresholds and promises between 0 and 1")
+            _require_calibration(calibration, architecture.classes)
         for key, value in model.network.state_dict().items():
             if tensors[key].dtype != value.dtype:
                 raise ValueError(f"{key} is {tensors[key].dtype}, not {value.dtype}")
@@ -137,6 +133,27 @@ def load_model(path: Path) -> Model:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a model of this project ({reason}): copy or train it again") from None
     return model
+
+
+def _calibration(fields: dict[str, Any]) -> Calibration:
+    if "neighbourhood" not in fields:
+        raise ValueError("of an earlier version: it does not tell how much neighbours count")
+    around = fields["neighbourhood"]
+    neighbourhood = None if around is None else Neighbourhood(**_tuples(around))
+    return Calibration(**_tuples(fields) | {"neighbourhood": neighbourhood})
+
+
+def _require_calibration(calibration: Calibration, classes: int) -> None:
+    """Raise ValueError where what turns logits into probabilities and sets is out of range."""
+    low, high = TEMPERATURES
+    if not low <= calibration.temperature <= high:
+        raise ValueError(f"a temperature is not between {low:g} and {high:g}")
+    around = calibration.neighbourhood
+    if around and not (len(around.weights) == 1 + classes and all(0 <= w <= MOST_WEIGHT for w in around.weights)):
+        raise ValueError(f"expected {1 + classes} weights of neighbours between 0 and {MOST_WEIGHT:g}")
+    shares = [calibration.thresholds, calibration.promised, *([around.thresholds, around.promised] if around else [])]
+    if not all(len(values) == len(TARGETS) and all(0 <= value <= 1 for value in values) for values in shares):
+        raise ValueError(f"expected {len(TARGETS)} conformal thresholds and promises between 0 and 1")
 
 
 def _require_task(task: Task, architecture: Architecture) -> None:

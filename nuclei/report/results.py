@@ -28,6 +28,7 @@ FILES = {
         "evaluate/predictions_{}.csv",
         "evaluate/selective_{}.csv",
         "evaluate/comparison.json",
+        "evaluate/neighbours.json",
     ],
     "robustness": ["robustness/scores_{}.csv"],
     "review": ["review/label_issues.csv"],

@@ -1,6 +1,5 @@
 """Which fold each labelled crop gets, and what that split leaks."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,8 @@ from nuclei.errors import InputError
 from nuclei.params import Split
 from nuclei.splitting.folds import assign_folds, fold_warnings
 from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups, training_groups
-from nuclei.splitting.overlap import Pairs
+from nuclei.splitting.overlap import Pairs, layout
+from nuclei.task import Task
 
 HELD_OUT_ON_SAMPLE = 2  # folds, where the parameters leave it open: a quick look
 
@@ -19,7 +19,9 @@ class SplitCrops(NamedTuple):
     """The split of the labelled crops.
 
     Attributes:
-        table: One row per crop: Filename, Label, Group, Fold, and Held_out, 1 where the fold is held out in turn.
+        table: One row per crop: Filename, Label, Group, Fold; Held_out, 1 where the fold is held out in turn; Mosaic,
+            the number of the crops that are joined by shared pixels, test crops among them; X and Y, pixels, where the
+            centre of the crop lies in that mosaic.
         random_folds: int64 (N,), as a split crop by crop would have been.
         leakage: See `measure_leakage`.
         warnings: What the scores rest on poorly, a line each.
@@ -32,7 +34,7 @@ class SplitCrops(NamedTuple):
 
 
 def split_crops(
-    crops: pd.DataFrame, pairs: Pairs, n_test: int, classes: Sequence[str], settings: Split, on_sample: bool
+    crops: pd.DataFrame, pairs: Pairs, n_test: int, task: Task, settings: Split, on_sample: bool
 ) -> SplitCrops:
     """Give each labelled crop its fold.
 
@@ -40,7 +42,7 @@ def split_crops(
         crops: One row per crop: Filename, Label and, where it is known, Group.
         pairs: Of crops that share pixels, the N labelled ones numbered first, then the `n_test` others.
         n_test: Crops to predict.
-        classes: The K names.
+        task: The names of the classes, and the size of the crops.
         settings: The section `split` of params.yaml.
         on_sample: Whether these are the built-in sample's crops, of which fewer folds are held out.
 
@@ -56,15 +58,17 @@ def split_crops(
         group = merge_groups(given)
     else:
         group = merge_groups(training_groups(pairs, n, n_test), given)
-    random_folds = assign_folds(labels, single, settings.folds, settings.seed, classes)
+    random_folds = assign_folds(labels, single, settings.folds, settings.seed, task.classes)
     folds, warnings = random_folds, []
     if settings.by != "random":
-        folds = assign_folds(labels, group, settings.folds, settings.seed, classes)
+        folds = assign_folds(labels, group, settings.folds, settings.seed, task.classes)
         check_folds(pairs[pairs.second < n], folds, crops["Filename"].to_numpy())
-        warnings = fold_warnings(labels, group, folds, classes)
+        warnings = fold_warnings(labels, group, folds, task.classes)
     leakage = measure_leakage(pairs, folds, random_folds, n_test)
     if leakage["pairs_across_folds"]:
         warnings.append(f"the split leaks: {leakage['pairs_across_folds']:,} pairs of crops share pixels across folds")
     held_out = min(settings.held_out or (HELD_OUT_ON_SAMPLE if on_sample else settings.folds), settings.folds)
     table = crops[["Filename", "Label"]].assign(Group=group, Fold=folds, Held_out=(folds < held_out).astype(int))
+    placed, half = layout(pairs, n + n_test, (task.side, task.side)), task.side // 2
+    table = table.assign(Mosaic=placed.group[:n], X=placed.x[:n] + half, Y=placed.y[:n] + half)
     return SplitCrops(table, random_folds, leakage, warnings)

@@ -240,7 +240,7 @@ def _model(
     others = crops.folds[out_of_fold.rows] != key
     rows = out_of_fold.rows[others]
     averaged, single = (
-        fit_calibration(logits[others], crops.data.labels[rows], crops.groups[rows])
+        fit_calibration(logits[others], crops.data.labels[rows], crops.groups[rows], crops.places.take(rows))
         for logits in (out_of_fold.averaged, out_of_fold.single)
     )
     reference = with_threshold(result.reference, out_of_fold.novelty[others])

@@ -15,6 +15,7 @@ def folded(tmp_path):
     write_json(tmp_path / "task.json", COLON._asdict())
     table = {"Filename": [f"{number}.png" for number in range(6)], "Label": [3, 2, 1, 0, 3, 2]}
     table |= {"Group": [4, 4, 5, 5, 6, 7], "Fold": [2, 2, 1, 1, 0, 0], "Held_out": [1, 1, 0, 0, 1, 1]}
+    table |= {"Mosaic": [0, 0, 1, 1, 2, 3], "X": [50, 72, 50, 40, 50, 50], "Y": [50, -4, 50, 50, 50, 50]}
     pd.DataFrame(table).to_csv(tmp_path / "split.csv", index=False)
     return open_folds(tmp_path, tmp_path / "split.csv")
 
@@ -36,6 +37,12 @@ def test_crops_come_with_the_labels_groups_and_folds_of_the_table(folded):
     assert folded.groups.tolist() == [4, 4, 5, 5, 6, 7]
     assert folded.folds.dtype == folded.groups.dtype == np.int64
     assert folded.held_out == [0, 2]
+
+
+def test_places_are_in_microns(folded):
+    assert folded.places.tissue.tolist() == [0, 0, 1, 1, 2, 3]
+    assert folded.places.x.tolist() == [12.5, 18, 12.5, 10, 12.5, 12.5]
+    assert folded.places.y.tolist() == [12.5, -1, 12.5, 12.5, 12.5, 12.5]
 
 
 def test_what_a_fold_holds_out_is_not_trained_on(folded):

@@ -120,6 +120,11 @@ def calibrated(views: str = "averaged", **changes: Any) -> Make:
     return checkpoint(lambda description, tensors: description[views].update(changes))
 
 
+def among_neighbours(**changes: Any) -> Make:
+    around = {"weights": [1.0] * 5, "thresholds": [0.5, 0.3, 0.1], "promised": [0.8, 0.9, 0.95]}
+    return calibrated(neighbourhood=around | changes)
+
+
 def metadata(some: dict[str, str] | None) -> Make:
     return lambda path: [checkpoint()(path), save_file(load_file(path), path, metadata=some)]
 
@@ -146,6 +151,7 @@ ITSELF = no_model("a SmallCNN has 1 or 3 channels, 4 filters, 2 widths, dropout 
 UNREADABLE = Refused("not a readable safetensors file (")
 
 BAD_TEMPERATURE = no_model("a temperature is not between 0.05 and 20")
+BAD_WEIGHTS = no_model("expected 5 weights of neighbours between 0 and 20")
 BAD_SHARES = no_model("expected 3 conformal thresholds and promises between 0 and 1")
 
 CHECKPOINTS: Cases = {
@@ -203,6 +209,11 @@ CHECKPOINTS: Cases = {
     "a calibration with something more": (calibrated(author="x"), no_model("")),
     "thresholds above 1": (calibrated(thresholds=[0.5, 0.3, 1.5]), BAD_SHARES),
     "a threshold that is not a number": (calibrated("single", thresholds=[0.5, float("nan"), 0.1]), BAD_SHARES),
+    "weights of neighbours for three classes": (among_neighbours(weights=[1.0] * 4), BAD_WEIGHTS),
+    "a negative weight of neighbours": (among_neighbours(weights=[1.0, 1.0, -1.0, 1.0, 1.0]), BAD_WEIGHTS),
+    "an endless weight of neighbours": (among_neighbours(weights=[float("inf"), 1.0, 1.0, 1.0, 1.0]), BAD_WEIGHTS),
+    "a threshold above 1 for neighbours": (among_neighbours(thresholds=[0.5, 0.3, 1.5]), BAD_SHARES),
+    "words for neighbours": (calibrated(neighbourhood="none"), no_model("")),
     "two thresholds": (calibrated(thresholds=[0.5, 0.3]), BAD_SHARES),
     "no thresholds": (calibrated(thresholds=None), no_model("")),
     "words for thresholds": (calibrated(thresholds=["a", "b", "c"]), no_model("")),

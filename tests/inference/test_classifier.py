@@ -10,10 +10,12 @@ from tissue import some_crops, write_model
 
 import nuclei
 from nuclei import load
+from nuclei.crops import Places
 from nuclei.errors import InputError
 from nuclei.inference.classifier import AT_ONCE, load_classifier
-from nuclei.models.calibration import Calibration
+from nuclei.models.calibration import Calibration, Neighbourhood
 from nuclei.models.checkpoint import load_model, save_model
+from nuclei.models.neighbours import add_neighbours, mean_of_neighbours
 from nuclei.models.predict import predict_probabilities
 from nuclei.task import CLASSES
 
@@ -166,3 +168,51 @@ def test_a_bad_crop_in_a_stream_is_reported(model):
 
     with pytest.raises(InputError, match="crop 1 is damaged"):
         list(load(model).predict_all(stream()))
+
+
+def with_neighbourhood(path, weights, seed=0, thresholds=(0.6, 0.5, 0.4)):
+    """Save a model that weighs in neighbours."""
+    model = load_model(write_model(path, seed=seed))
+    around = Neighbourhood(weights, thresholds, (0.8, 0.9, 0.9))
+    save_model(path, replace(model, averaged=replace(model.averaged, neighbourhood=around)))
+    return path
+
+
+def test_neighbours_are_weighed_in_and_sets_have_thresholds_of_their_own(tmp_path):
+    path = with_neighbourhood(tmp_path / "model.safetensors", (0.5, 1.0, 2.0, 1.0, 0.5))
+    alone, classifier = load(path), load_classifier([path], neighbours=True)
+    probabilities = classifier.predict(some_crops(60))
+    assert np.array_equal(probabilities, alone.predict(some_crops(60)))
+    places = Places(np.zeros(60, int), *np.random.default_rng(0).uniform(0, 200, (2, 60)))
+    together = classifier.among_neighbours(probabilities, places)
+    expected = add_neighbours(probabilities, mean_of_neighbours(probabilities, places), (0.5, 1.0, 2.0, 1.0, 0.5))
+    assert together.dtype == np.float32 and np.array_equal(together, expected.astype(np.float32))
+    assert (together.argmax(axis=1) != probabilities.argmax(axis=1)).any()
+    predicted = np.arange(4) == together.argmax(axis=1)[:, None]
+    assert np.array_equal(classifier.sets(together), predicted | (together >= 0.5))
+    assert (classifier.set_threshold(), alone.set_threshold()) == (0.5, 0.3)
+    assert (classifier.promised_coverage(0.95), alone.promised_coverage(0.95)) == (0.9, 0.95)
+
+
+def test_of_several_models_the_mean_weights_and_the_lowest_threshold_count(tmp_path):
+    paths = [
+        with_neighbourhood(tmp_path / "first.safetensors", (0.5, 1.0, 2.0, 1.0, 0.5)),
+        with_neighbourhood(tmp_path / "second.safetensors", (1.0,) * 5, seed=1, thresholds=(0.7, 0.4, 0.3)),
+    ]
+    classifier = load_classifier(paths, neighbours=True)
+    probabilities, places = classifier.predict(some_crops(30)), Places(*np.zeros((2, 30)), 5.0 * np.arange(30))
+    expected = add_neighbours(
+        probabilities, mean_of_neighbours(probabilities, places), np.array([0.75, 1, 1.5, 1, 0.75])
+    )
+    assert np.allclose(classifier.among_neighbours(probabilities, places), expected, atol=1e-6)
+    assert classifier.set_threshold() == 0.4
+
+
+def test_a_model_that_does_not_know_what_neighbours_are_worth_is_refused(tmp_path, model):
+    known = with_neighbourhood(tmp_path / "known.safetensors", (1.0,) * 5)
+    with pytest.raises(
+        InputError, match=r"/model\.safetensors: the crops .* share no pixels, .* leave out --neighbours"
+    ):
+        load_classifier([known, model], neighbours=True)
+    with pytest.raises(InputError, match=r"known\.safetensors: .* leave out --neighbours"):
+        load_classifier([known], tta=False, neighbours=True)  # it has weights for averaged views alone

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from tissue import tissue, write_model
 
+from nuclei.crops import Places
 from nuclei.data.cut import cut
 from nuclei.data.geojson import COLOURS, point
 from nuclei.data.images import as_channels, open_image
@@ -15,6 +16,8 @@ from nuclei.errors import InputError
 from nuclei.inference.classifier import load_classifier
 from nuclei.inference.overlay import LEGEND, LINE
 from nuclei.inference.predict_files import predict_crops, predict_nuclei
+from nuclei.models.calibration import Neighbourhood
+from nuclei.models.checkpoint import load_model, save_model
 from nuclei.task import CLASSES, MPP
 
 CHANCES = [f"Probability_{label}" for label in range(len(CLASSES))]
@@ -209,3 +212,23 @@ def test_crops_in_files_get_a_table_by_name(channels, tmp_path):
     sets = classifier.sets(expected)
     assert [row.split("; ") for row in table.Set] == [[CLASSES[label] for label in np.flatnonzero(row)] for row in sets]
     assert table.Unsure.tolist() == (sets.sum(axis=1) > 1).tolist()
+
+
+def test_neighbours_are_weighed_in_by_their_distance_in_microns(tile):
+    """The same nuclei, at 40x and at half the resolution: the same neighbours; alone, each one's own probabilities."""
+    path = write_model(tile.parent / "model.safetensors")
+    model = load_model(path)
+    around = Neighbourhood((0.5, 1.0, 2.0, 1.0, 0.5), (0.6, 0.5, 0.4), (0.8, 0.9, 0.9))
+    save_model(path, replace(model, single=replace(model.single, neighbourhood=around)))
+    how = {"threads": 1, "precision": "float32", "tta": False}
+    alone, classifier = load_classifier([path], **how), load_classifier([path], **how, neighbours=True)
+    table, features = run(classifier, tile, tile.parent / "nuclei.csv")
+    nuclei = tissue()[1]
+    places = Places(np.zeros(len(nuclei), int), MPP * nuclei["y"].to_numpy(), MPP * nuclei["x"].to_numpy())
+    together = classifier.among_neighbours(expected(alone), places)
+    np.testing.assert_allclose(table[CHANCES], together, atol=1e-5)
+    assert (table.Predicted != expected(alone).argmax(axis=1)).any()
+    assert (table.Unsure == (classifier.sets(together).sum(axis=1) > 1)).all()
+    assert features[0]["properties"]["classification"]["name"] == table.Class[0]
+    apart, _ = run(classifier, tile, tile.parent / "nuclei.csv", mpp=100 * MPP)  # all nuclei are 25 microns a pixel
+    np.testing.assert_allclose(apart[CHANCES], run(alone, tile, tile.parent / "nuclei.csv", mpp=100 * MPP)[0][CHANCES])

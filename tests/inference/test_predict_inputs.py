@@ -1,6 +1,8 @@
 """Many inputs: what is done is not done again, what fails does not stop the others."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import PIL.Image
@@ -10,6 +12,8 @@ from tissue import tissue, write_model
 from nuclei.cli import act
 from nuclei.errors import InputError
 from nuclei.inference.record import BLOCK, BLOCKS, fingerprint, write_record
+from nuclei.models.calibration import Neighbourhood
+from nuclei.models.checkpoint import load_model, save_model
 
 DPI = 25_400 / 0.25
 
@@ -157,3 +161,20 @@ def test_a_fingerprint_reads_large_files_in_samples(tmp_path):
     with (tmp_path / "slide").open("ab") as file:
         file.write(b"\0")
     assert len({first, second, fingerprint(tmp_path / "slide")}) == 3
+
+
+def test_neighbours_are_another_setting_and_crops_have_none(work, capsys):
+    model = load_model(Path("model.safetensors"))
+    around = Neighbourhood((1.0,) * 5, (0.6, 0.5, 0.4), (0.8, 0.9, 0.9))
+    save_model(Path("model.safetensors"), replace(model, single=replace(model.single, neighbourhood=around)))
+    slide = ("slides/case_1.png",)
+    predict("--nuclei", "nuclei/case_1.csv", slides=slide)
+    predict("--nuclei", "nuclei/case_1.csv", "--neighbours", slides=slide)
+    assert not done_before(capsys)
+    record = json.loads(Path("predictions/case_1_run.json").read_text())
+    assert record["asked"]["neighbours"] is True
+    assert (record["set_threshold"], record["set_coverage_promised"]) == (0.5, 0.9)
+    PIL.Image.open("slides/case_1.png").crop((0, 0, 100, 100)).save("crop.png")
+    with pytest.raises(InputError, match=r"crop\.png: crops do not tell .* leave out --neighbours"):
+        predict("--neighbours", slides=("crop.png",))
+    assert not Path("predictions/crop_run.json").exists()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from nuclei.errors import InputError
 from nuclei.models.backbone import Backbone
-from nuclei.models.calibration import Calibration
+from nuclei.models.calibration import Calibration, Neighbourhood
 from nuclei.models.checkpoint import Model, load_fold_models, load_model, save_model
 from nuclei.models.networks import build
 from nuclei.models.small_cnn import SmallCNN
@@ -24,7 +24,8 @@ SHAPES = [
     SmallCNN(channels=1, filters=(4, 4, 8, 8), widths=(16, 8), dropout=0.0),
     *(Backbone(channels, "resnet18", stem) for channels in (1, 3) for stem in ("pretrained", "no_pool", "small")),
 ]
-AVERAGED = Calibration(1.5, (0.6, 0.4, 0.2), (0.8, 0.9, 0.95))
+AROUND = Neighbourhood((0.6, 1.0, 1.25, 0.5, 0.0), (0.7, 0.5, 0.3), (0.8, 0.9, 0.95))
+AVERAGED = Calibration(1.5, (0.6, 0.4, 0.2), (0.8, 0.9, 0.95), AROUND)
 SINGLE = Calibration(2.5, (0.5, 0.3, 0.1), (0.8, 0.9, 0.9))
 
 
@@ -109,8 +110,22 @@ def test_a_model_file_says_all_that_is_needed_to_predict(channels, tmp_path):
         "mpp": 0.25,
         "mean": list(MEAN[channels]),
         "std": list(STD[channels]),
-        "averaged": {"temperature": 1.5, "thresholds": [0.6, 0.4, 0.2], "promised": [0.8, 0.9, 0.95]},
-        "single": {"temperature": 2.5, "thresholds": [0.5, 0.3, 0.1], "promised": [0.8, 0.9, 0.9]},
+        "averaged": {
+            "temperature": 1.5,
+            "thresholds": [0.6, 0.4, 0.2],
+            "promised": [0.8, 0.9, 0.95],
+            "neighbourhood": {
+                "weights": [0.6, 1.0, 1.25, 0.5, 0.0],
+                "thresholds": [0.7, 0.5, 0.3],
+                "promised": [0.8, 0.9, 0.95],
+            },
+        },
+        "single": {
+            "temperature": 2.5,
+            "thresholds": [0.5, 0.3, 0.1],
+            "promised": [0.8, 0.9, 0.9],
+            "neighbourhood": None,
+        },
     }
 
 
@@ -124,6 +139,8 @@ def rewritten(path, **changes):
 
 ARCHITECTURE = {"channels": 3, "filters": [4, 4, 8, 8], "widths": [8, 8], "dropout": 0.2, "classes": 4}
 CALIBRATION = {"temperature": 1.0, "thresholds": [0.5, 0.3, 0.1], "promised": [0.8, 0.9, 0.95]}
+CALIBRATION |= {"neighbourhood": None}
+NEIGHBOURHOOD = {"weights": [1.0] * 5, "thresholds": [0.5, 0.3, 0.1], "promised": [0.8, 0.9, 0.95]}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +175,21 @@ CALIBRATION = {"temperature": 1.0, "thresholds": [0.5, 0.3, 0.1], "promised": [0
         {"single": CALIBRATION | {"promised": [0.8, 0.9, -0.1]}},
         {"single": CALIBRATION | {"promised": [0.8, 0.9]}},
         {"single": CALIBRATION | {"unknown": 1}},
+        *(
+            {"averaged": CALIBRATION | {"neighbourhood": value}}
+            for value in (
+                [],
+                "none",
+                NEIGHBOURHOOD | {"weights": [1.0] * 4},
+                NEIGHBOURHOOD | {"weights": [1.0, 1.0, 1.0, 1.0, -0.1]},
+                NEIGHBOURHOOD | {"weights": [1.0, 1.0, 1.0, 1.0, float("nan")]},
+                NEIGHBOURHOOD | {"weights": None},
+                NEIGHBOURHOOD | {"thresholds": [0.5, 0.3]},
+                NEIGHBOURHOOD | {"promised": [0.5, 0.3, 1.1]},
+                NEIGHBOURHOOD | {"unknown": 1},
+            )
+        ),
+        {"averaged": {name: value for name, value in CALIBRATION.items() if name != "neighbourhood"}},
         {"averaged": None},
     ],
     ids=str,
@@ -165,6 +197,10 @@ CALIBRATION = {"temperature": 1.0, "thresholds": [0.5, 0.3, 0.1], "promised": [0
 def test_metadata_that_do_not_fit_are_refused(changes, tmp_path):
     rewritten(tmp_path / "model.safetensors")
     load_model(tmp_path / "model.safetensors")  # rewriting alone does no harm
+    rewritten(
+        tmp_path / "model.safetensors", averaged=CALIBRATION | {"neighbourhood": NEIGHBOURHOOD}, single=CALIBRATION
+    )
+    load_model(tmp_path / "model.safetensors")  # nor do these
     rewritten(tmp_path / "model.safetensors", **changes)
     with pytest.raises(InputError, match=r"model\.safetensors: not a model of this project") as caught:
         load_model(tmp_path / "model.safetensors")

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from simulated_scores import calibrated
 
+from nuclei.crops import Places
 from nuclei.errors import InputError
-from nuclei.models.calibration import TARGETS, fit_calibration
+from nuclei.models.calibration import TARGETS, Neighbourhood, fit_calibration
 from nuclei.models.conformal import conformal_sets, conformal_threshold, out_of_fold_sets, score_sets
+from nuclei.models.neighbours import add_neighbours, fit_weights, mean_of_neighbours
 from nuclei.models.temperature import fit_temperature, softmax
 
 
@@ -115,10 +117,27 @@ def test_sets_are_scored_by_class():
 def test_a_checkpoint_gets_the_thresholds_of_all_targets_after_its_temperature():
     logits, labels = calibrated(600)
     groups = np.arange(600) % 12
-    calibration = fit_calibration(3 * logits, labels, groups)
+    alone = Places(np.arange(600), *np.zeros((2, 600)))
+    calibration = fit_calibration(3 * logits, labels, groups, alone)
     assert calibration.temperature == fit_temperature(3 * logits, labels)
     probabilities = softmax(3 * logits, calibration.temperature)
     pairs = [conformal_threshold(labels, probabilities, groups, target) for target in TARGETS]
     assert list(zip(calibration.thresholds, calibration.promised, strict=True)) == pairs
     assert calibration.promised == (0.8, 0.9, pytest.approx(12 / 13))
     assert list(calibration.thresholds) == sorted(calibration.thresholds, reverse=True)
+    assert calibration.neighbourhood is None
+
+
+def test_a_checkpoint_gets_weights_and_thresholds_for_nuclei_with_neighbours():
+    logits, labels = calibrated(600)
+    order = np.argsort(labels, kind="stable")
+    logits, labels, groups = logits[order], labels[order], np.arange(600) // 50
+    side_by_side = Places(groups, np.zeros(600), 3.0 * (np.arange(600) % 50))
+    calibration = fit_calibration(logits, labels, groups, side_by_side)
+    probabilities = softmax(logits, calibration.temperature)
+    around = mean_of_neighbours(probabilities, side_by_side)
+    weights = fit_weights(probabilities, around, labels)
+    together = add_neighbours(probabilities, around, weights)
+    thresholds = [conformal_threshold(labels, together, groups, target)[0] for target in TARGETS]
+    assert calibration.neighbourhood == Neighbourhood(weights, tuple(thresholds), calibration.promised)
+    assert calibration.neighbourhood.thresholds != calibration.thresholds

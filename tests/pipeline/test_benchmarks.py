@@ -75,13 +75,13 @@ def test_views_networks_and_neighbours_are_combined_after_a_run(
     finished: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(finished.path)
-    monkeypatch.setattr(sys, "argv", ["combine", "--radii", "100"])
+    monkeypatch.setattr(sys, "argv", ["combine", "--radii", "50"])
     combine.main()
     _, *rows = rows_of(capsys.readouterr().out)
     names = [
         f"{name}{after}"
         for name in ("cnn", "resnet", "mean of both")
-        for after in ("", ", neighbours within 100 pixels")
+        for after in ("", ", neighbours within 50 microns")
     ]
     assert [row[0] for row in rows] == ["cnn, one view", "resnet, one view", *names]
     for name in ("cnn", "resnet"):
@@ -90,27 +90,6 @@ def test_views_networks_and_neighbours_are_combined_after_a_run(
         assert [float(cell.split()[0]) for cell in row[1:4]] == [
             pytest.approx(metrics[metric], abs=0.0005) for metric in ("accuracy", "balanced_accuracy", "log_loss")
         ]
-
-
-def test_neighbours_are_other_nuclei_of_the_mosaic_within_the_radius() -> None:
-    probabilities = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.2, 0.8], [0.7, 0.3]])
-    mosaic = np.array([0, 0, 0, 0, 1])
-    places = np.array([[0, 0], [0, 30], [0, 60], [0, 5], [0, 0]])  # the fourth shows the nucleus of the first
-    means = combine.mean_of_neighbours(probabilities, mosaic, places, radius=40)
-    assert means.tolist() == [[0, 1], [pytest.approx(1.7 / 3), pytest.approx(1.3 / 3)], [0, 1], [0, 1], [0.7, 0.3]]
-
-
-def test_the_weight_of_neighbours_is_fitted_without_the_fold_that_it_is_scored_on() -> None:
-    rng = np.random.default_rng(0)
-    labels, folds = np.tile([0, 1], 200), np.repeat(np.arange(4), 100)
-    alone = np.full((400, 2), 0.5)
-    neighbours = np.eye(2)[labels] * 0.6 + 0.2
-    neighbours[folds == 3] = neighbours[folds == 3][:, ::-1]  # in this fold they mislead
-    together = combine.refit(alone, neighbours, labels, folds)
-    correct = together.argmax(axis=1) == labels
-    assert [correct[folds == fold].mean() for fold in range(4)] == [1, 1, 1, 0]
-    shuffled = combine.refit(alone, neighbours, rng.permutation(labels), folds)
-    assert np.abs(shuffled - 0.5).max() < 0.2
 
 
 def test_all_that_is_compared_can_be_run() -> None:

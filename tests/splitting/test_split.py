@@ -35,7 +35,7 @@ def project(tmp_path, monkeypatch):
     np.save(folder / "train.npy", crops[order])
     np.save(folder / "test.npy", crops[:3])
     table = pd.DataFrame({"Filename": names, "Label": np.arange(len(crops))[order] % 4})
-    table["Tile"] = order // A_TILE
+    table["Tile"], table["Column"] = order // A_TILE, order % A_TILE
     table[["Filename", "Label"]].to_csv(folder / "train.csv", index=False)
     write_json(folder / "task.json", COLON._asdict())
     pd.DataFrame({"Filename": ["x.png", "y.png", "z.png"]}).to_csv(folder / "test.csv", index=False)
@@ -150,8 +150,18 @@ def test_as_many_folds_are_held_out_as_asked_for_and_the_folds_stay_the_same(pro
 def test_the_table_has_a_row_for_each_crop_in_their_order(project):
     stages.overlap.main()
     table, _ = split()
-    assert list(table) == ["Filename", "Label", "Group", "Fold", "Held_out"]
+    assert list(table) == ["Filename", "Label", "Group", "Fold", "Held_out", "Mosaic", "X", "Y"]
     assert table[["Filename", "Label"]].equals(project[["Filename", "Label"]])
+
+
+def test_crops_lie_in_their_mosaic_as_they_lay_in_their_tile(project):
+    """Crops of a tile are 40 pixels apart from left to right; the first one's centre is at (50, 50)."""
+    stages.overlap.main()
+    table = split()[0].assign(Tile=project["Tile"], Column=project["Column"])
+    assert table.groupby("Tile")["Mosaic"].nunique().eq(1).all() and table["Mosaic"].nunique() == N_TILES
+    assert (table["Y"] == 50).all()
+    assert (table["X"] - 40 * table["Column"]).groupby(table["Mosaic"]).nunique().eq(1).all()
+    assert table.drop_duplicates("Mosaic")["X"].eq(50).all()
 
 
 def test_another_seed_holds_out_other_tiles(project):

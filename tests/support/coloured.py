@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nuclei.crops import FoldedCrops, LabelledCrops
+from nuclei.crops import FoldedCrops, LabelledCrops, Places
 
 COLOURS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60]])
 
@@ -17,7 +17,8 @@ def coloured(n: int, seed: int = 0, noise: float = 60, wrong: float = 0.1) -> La
 
 
 def folded(n: int, folds: int, held_out: list[int], seed: int = 0) -> FoldedCrops:
-    """Put coloured crops into folds, in no order, in groups of four."""
+    """Put coloured crops into folds, in no order, in groups of four, which lie side by side."""
     groups = np.arange(n) // 4
     numbers = np.random.default_rng(seed).permutation(np.arange(groups.max() + 1) % folds)
-    return FoldedCrops(coloured(n, seed), numbers[groups], groups, held_out)
+    places = Places(groups, np.zeros(n), 10.0 * (np.arange(n) % 4))
+    return FoldedCrops(coloured(n, seed), numbers[groups], groups, held_out, places)

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from nuclei.crops import Places
 from nuclei.evaluation.comparison import compare
 from nuclei.evaluation.evaluate import evaluate
 from nuclei.evaluation.review import find_label_issues
+from nuclei.evaluation.with_neighbours import evaluate_with_neighbours
 from nuclei.files import write_csv, write_json
 from nuclei.params import Params, load_params
 from nuclei.report.results import STAGES
@@ -68,6 +70,12 @@ def write_results(folder: Path, names: list[str] = NAMES) -> None:
     labels, (first, second, *_) = LABELS, NETWORKS
     predicted = {PARAMS.titles[model]: predictions[model]["Predicted"].to_numpy() for model in (first, second)}
     write_json(folder / "evaluate/comparison.json", {"resnet_against_cnn": compare(labels, predicted, GROUPS, CLASSES)})
+    crops, places = labelled(names), Places(GROUPS, np.zeros(48), 10.0 * (np.arange(48) % 4))
+    neighbours = {
+        model: evaluate_with_neighbours(crops, fake_logits(model), places, CLASSES, PARAMS.titles[model], bins=10)
+        for model in NETWORKS
+    }
+    write_json(folder / "evaluate/neighbours.json", neighbours)
     write_csv(folder / "review/label_issues.csv", find_label_issues(predictions))
     write_csv(folder / "explain/faithfulness.csv", fake_faithfulness())
     (folder / "explain").mkdir(exist_ok=True)
@@ -99,9 +107,12 @@ def fake_faithfulness() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def labelled(names: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"Filename": names, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS})
+
+
 def _write_model(folder: Path, model: str, names: list[str]) -> pd.DataFrame:
-    crops = pd.DataFrame({"Filename": names, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS})
-    evaluation = evaluate(crops, fake_logits(model), CLASSES, PARAMS.evaluate)
+    evaluation = evaluate(labelled(names), fake_logits(model), CLASSES, PARAMS.evaluate)
     write_json(folder / f"evaluate/metrics_{model}.json", evaluation.scores)
     for name, table in evaluation.tables().items():
         write_csv(folder / f"evaluate/{name}_{model}.csv", table)

@@ -78,6 +78,7 @@ assert data.labels.tolist() == LABELS.tolist()
 Path("data/crops").mkdir(parents=True)
 np.save("data/crops/train.npy", data.crops)
 table = {"Filename": NAMES, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS, "Held_out": 1}
+table |= {"Mosaic": GROUPS, "X": 50, "Y": 50}
 write_csv(Path("data/split.csv"), pd.DataFrame(table))
 write_csv(Path("data/crops/train.csv"), pd.DataFrame(table)[["Filename", "Label"]])
 write_json(Path("data/crops/task.json"), COLON._asdict())

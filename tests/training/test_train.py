@@ -124,7 +124,7 @@ def test_the_final_network_takes_the_steps_of_all_crops(trained):
 
 def test_a_fold_is_calibrated_on_the_other_folds_and_the_final_network_on_all(trained):
     rows, folds = trained.out_of_fold.rows, CROPS.folds[trained.out_of_fold.rows]
-    labels, groups = CROPS.data.labels[rows], CROPS.groups[rows]
+    labels, groups, places = CROPS.data.labels[rows], CROPS.groups[rows], CROPS.places.take(rows)
     for key, model in trained.models.items():
         others = folds != key
         assert others.sum() == (24 if key == ALL_CROPS else 12)
@@ -132,7 +132,7 @@ def test_a_fold_is_calibrated_on_the_other_folds_and_the_final_network_on_all(tr
             (model.averaged, trained.out_of_fold.averaged),
             (model.single, trained.out_of_fold.single),
         ):
-            assert calibration == fit_calibration(logits[others], labels[others], groups[others])
+            assert calibration == fit_calibration(logits[others], labels[others], groups[others], places.take(others))
     assert len({model.averaged.temperature for model in trained.models.values()}) == 3
 
 

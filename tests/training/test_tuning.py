@@ -6,7 +6,7 @@ import pytest
 import torch
 from coloured import coloured
 
-from nuclei.crops import FoldedCrops, LabelledCrops
+from nuclei.crops import FoldedCrops, LabelledCrops, Places
 from nuclei.models.networks import architecture_class, build
 from nuclei.params import Params, Range, load_params
 from nuclei.progress import Progress
@@ -93,7 +93,9 @@ def test_the_search_never_sees_fold_0_and_compares_on_fold_1(held_out):
     folds = np.arange(50) % 5
     crops = folds.astype(np.uint8)[:, None, None, None].repeat(3, axis=3)  # a pixel that tells the fold
     labels = np.arange(50) // 5 % 4
-    train, inner = inner_split(FoldedCrops(LabelledCrops(crops, labels), folds, np.arange(50), held_out))
+    train, inner = inner_split(
+        FoldedCrops(LabelledCrops(crops, labels), folds, np.arange(50), held_out, Places(*np.zeros((3, 50))))
+    )
     assert set(train.crops.flat) == {2, 3, 4} and len(train) == 30
     assert set(inner.crops.flat) == {1} and len(inner) == 10
     assert inner.labels.tolist() == labels[folds == 1].tolist()
