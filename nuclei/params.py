@@ -152,7 +152,7 @@ class Train(Section):
     balance: Literal["none", "loss", "sampling"]  # evens out the classes: not, by weights, by drawing
     dihedral: bool  # flips and quarter turns
     stain: Annotated[float, Field(ge=0, le=1)]  # strength of the haematoxylin and eosin jitter, 0: off
-    precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where the device computes in it
+    precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where that is faster
 
 
 class Range(Section):

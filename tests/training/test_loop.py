@@ -13,7 +13,15 @@ from nuclei.models.predict import predict_logits
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.temperature import softmax
 from nuclei.params import Train
-from nuclei.training.loop import TrainConfig, fit, lr_factor, score_heldout, training_steps, weights_of
+from nuclei.training.loop import (
+    TrainConfig,
+    fit,
+    lr_factor,
+    score_heldout,
+    training_precision,
+    training_steps,
+    weights_of,
+)
 
 CPU = torch.device("cpu")
 TRAIN = Train(
@@ -280,6 +288,21 @@ def test_grey_crops_train_too():
     grey = LabelledCrops(data.crops[..., :1], data.labels)
     start = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
     assert np.isfinite(trained(start, grey, grey, CONFIG, CPU)[1][-1]["heldout_loss"])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "device", "asked", "expected"),
+    [
+        ("tf_efficientnet_lite0", "cpu", "auto", "float32"),  # depthwise
+        ("tf_efficientnet_lite0", "cpu", "bfloat16", "bfloat16"),
+        ("tf_efficientnet_lite0", "cuda", "auto", "auto"),
+        ("resnet18", "cpu", "auto", "auto"),
+    ],
+)
+def test_a_cpu_trains_depthwise_convolutions_in_float32_unless_told_otherwise(backbone, device, asked, expected):
+    with torch.device("meta"):
+        network = build(Backbone(3, backbone), seed=0)
+    assert training_precision(network, torch.device(device), asked) == expected
 
 
 def test_memory_mapped_crops_are_not_written(tmp_path):
