@@ -1,8 +1,10 @@
 """Where and how numbers are computed: device, threads, precision, determinism."""
 
+import ctypes
 import os
 import platform
 import re
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import requires, version
@@ -12,6 +14,9 @@ from typing import Any
 import torch
 
 from nuclei.errors import InputError
+
+# Of glibc's mallopt: bytes from which memory is mapped, and from which freed memory goes back to the system.
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Compute:
 def setup_device(name: str, threads: int) -> torch.device:
     """Choose a device and make its results repeatable; this holds for the whole process.
 
-    It sets the number of threads, the workspace of cuBLAS (an environment variable), and deterministic algorithms on
-    cuda. Sums are taken in an order that depends on the number of threads, so the same bytes need the same `threads`.
+    It sets the number of threads, the workspace of cuBLAS (an environment variable), deterministic algorithms on cuda,
+    and that freed memory is kept. Sums are taken in an order that depends on the number of threads, so the same bytes need the same `threads`.
 
     Args:
         name: cpu, cuda, mps, or auto: cuda, else mps, else cpu.
@@ -46,12 +51,21 @@ def setup_device(name: str, threads: int) -> torch.device:
     if not available[name]:
         raise InputError(f"device: {name} is not available on this machine: use auto or cpu")
     torch.set_num_threads(threads)
+    _keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
     # CPU kernels are repeatable without deterministic algorithms, and twice as fast; asking for these costs four
     # seconds of imports.
     if torch.are_deterministic_algorithms_enabled() != (name == "cuda"):
         torch.use_deterministic_algorithms(name == "cuda")
     return torch.device(name)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of freed tensors, which it would else map and fault in anew for each one."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)  # other libraries have none
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -1,4 +1,6 @@
 import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -78,3 +80,19 @@ def test_results_of_another_kind_of_processor_are_told_from_those_of_this_one():
         note = compare_systems(here | {key: "other"}, here)
         assert "other" in note and str(here[key]) in note and "\n" not in note
     assert compare_systems({}, here)  # an environment.json of an earlier version
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory is told to stay")
+def test_the_memory_of_freed_tensors_is_kept_for_the_next_ones():
+    code = (
+        "import resource, torch; from nuclei.device import setup_device\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def use(): return [torch.ones(4_000_000) for _ in range(3)]\n"
+        "{}\n"
+        "use(); before = faults(); use(); print(faults() - before)"
+    )
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", code.format(line)], capture_output=True, text=True).stdout)
+        for line in ("setup_device('cpu', 1)", "torch.set_num_threads(1)")
+    )
+    assert 2 * kept < returned  # 48 MB, in pages of 4 KiB or 2 MiB
