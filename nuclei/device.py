@@ -36,7 +36,8 @@ def setup_device(name: str, threads: int) -> torch.device:
     """Choose a device and make its results repeatable; this holds for the whole process.
 
     It sets the number of threads, the workspace of cuBLAS (an environment variable), deterministic algorithms on cuda,
-    and that freed memory is kept. Sums are taken in an order that depends on the number of threads, so the same bytes need the same `threads`.
+    and that freed memory is kept. Sums are taken in an order that depends on the number of threads, so the same bytes
+    need the same `threads`.
 
     Args:
         name: cpu, cuda, mps, or auto: cuda, else mps, else cpu.
