@@ -53,10 +53,14 @@ TITLES = ("accuracy", "balanced accuracy")
 
 @dataclass(frozen=True)
 class Change:
-    """train: parameters of params.yaml that differ; prepare: what is done to all crops, uint8 (N, H, W, 3), first;
-    pretrain: first without labels, on the crops to train on, for half as many epochs"""
+    """train: parameters of params.yaml that differ; config: fields of `TrainConfig`; shape: of `SmallCNN`; length: how
+    many times the epochs; prepare: what is done to all crops, uint8 (N, H, W, 3), first; pretrain: without labels first,
+    on the crops to train on, for half as many epochs"""
 
     train: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    length: int = 1
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
     pretrain: bool = False
 
@@ -96,6 +100,12 @@ CHANGES = {
     "the middle 60 x 60 pixels only": Change(prepare=partial(only_middle, side=60)),
     "Reinhard colour normalisation": Change(prepare=reinhard),
     "SimCLR pretraining": Change(pretrain=True),
+    "twice the epochs": Change(length=2),
+    "EMA 0.99": Change(config={"ema": 0.99}),
+    "no label smoothing": Change({"label_smoothing": 0.0}),
+    "weight decay 0.005": Change({"weight_decay": 0.005}),
+    "dropout 0.5": Change(shape={"dropout": 0.5}),
+    "twice the filters": Change(shape={"filters": (64, 128, 256, 512)}),
 }
 
 
@@ -132,10 +142,11 @@ def hold_out_each(name: str, crops: FoldedCrops, epochs: int, workspace: Workspa
     logits = np.empty((len(crops.data), len(CLASSES)), np.float32)
     for fold in tqdm(crops.held_out, desc=name, unit="fold", leave=False):
         train_set, heldout_set = crops.split(fold)
-        network = build(SHAPE, seed=fold).to(device)
+        network = build(replace(SHAPE, **change.shape), seed=fold).to(device)
         if change.pretrain:
             pretrain(network, train_set.crops, max(epochs // 2, 1), device, train.precision)
-        train_config = replace(config(len(train_set), epochs, BATCH_SIZE), train=train)
+        train_config = config(len(train_set), change.length * epochs, BATCH_SIZE)
+        train_config = replace(train_config, train=train, **change.config)
         list(fit(network, train_set, None, train_config, device))
         logits[crops.folds == fold] = predict_logits(
             network, heldout_set.crops, device, train.precision, params().predict.tta
