@@ -54,8 +54,8 @@ TITLES = ("accuracy", "balanced accuracy")
 @dataclass(frozen=True)
 class Change:
     """train: parameters of params.yaml that differ; config: fields of `TrainConfig`; shape: of `SmallCNN`; length: how
-    many times the epochs; prepare: what is done to all crops, uint8 (N, H, W, 3), first; pretrain: without labels first,
-    on the crops to train on, for half as many epochs"""
+    many times the epochs; prepare: what is done to all crops, uint8 (N, H, W, 3), first; pretrain: at first without
+    labels, on the crops to train on, for half as many epochs"""
 
     train: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
