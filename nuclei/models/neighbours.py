@@ -13,6 +13,7 @@ RADIUS = 50.0  # microns
 SAME_NUCLEUS = 2.5  # microns: what lies closer is the same nucleus, cut or detected twice
 MOST_WEIGHT = 20.0
 FLOOR = 0.01  # of a probability before its logarithm: no single answer outweighs all others
+RIDGE = 0.003  # pulls towards neighbours that count nothing, so that a few groups do not make extreme weights
 AT_ONCE = 4096  # nuclei whose neighbours are listed at a time
 
 
@@ -38,7 +39,7 @@ def mean_of_neighbours(probabilities: np.ndarray, places: Places, radius: float 
 
 
 def fit_weights(probabilities: np.ndarray, around: np.ndarray, labels: np.ndarray) -> tuple[float, ...] | None:
-    """Fit how much a nucleus and its neighbours count, so that the labels become most likely.
+    """Fit how much a nucleus and its neighbours count: the labels are to be likely, and the weights not extreme.
 
     Args:
         probabilities: float (N, K), of networks that did not train on these nuclei.
@@ -54,14 +55,16 @@ def fit_weights(probabilities: np.ndarray, around: np.ndarray, labels: np.ndarra
         return None
     own, others, is_true = _log(probabilities[rows]), _log(around[rows]), np.eye(probabilities.shape[1])[labels[rows]]
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = weights[0] * own + weights[1:] * others
-        error = special.softmax(scores, axis=1) - is_true
-        gradient = np.array([(error * own).sum(), *(error * others).sum(axis=0)])
-        return float((special.logsumexp(scores, axis=1) - (scores * is_true).sum(axis=1)).mean()), gradient / len(rows)
+    alone = np.append(1.0, np.zeros(probabilities.shape[1]))  # the weights with which nothing changes
 
-    start = np.append(1.0, np.zeros(probabilities.shape[1]))
-    result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, MOST_WEIGHT)] * len(start))
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores, moved = weights[0] * own + weights[1:] * others, weights - alone
+        error = special.softmax(scores, axis=1) - is_true
+        value = (special.logsumexp(scores, axis=1) - (scores * is_true).sum(axis=1)).mean() + RIDGE * moved @ moved
+        gradient = np.array([(error * own).sum(), *(error * others).sum(axis=0)]) / len(rows) + 2 * RIDGE * moved
+        return float(value), gradient
+
+    result = minimize(loss, alone, jac=True, method="L-BFGS-B", bounds=[(0.0, MOST_WEIGHT)] * len(alone))
     return tuple(map(float, result.x))
 
 
