@@ -1,14 +1,17 @@
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from tools.clone import Clone, clone_project
 
-# Two test processes share the cores: threads that wait must not spin. Read when PyTorch is imported.
+# Two test processes share the cores: each has one thread, and those that wait must not spin. Read when PyTorch and
+# NumPy are imported. On two threads, steps of small networks take three times the CPU time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray's workers are nicer than a process of tests, and would wait until the other one pauses.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -16,10 +19,24 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
 
 LONGEST = ("test_interrupt", "test_tutorial", "test_pipeline", "test_classes", "test_cluster")
+# Files that share a Ray: one process runs them all.
+WITH_RAY = ("test_classes", "test_tutorial", "test_train", "test_tuning")
+
+
+class WholeFiles(LoadFileScheduling):
+    """Each process runs whole files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "ray" if Path(file).stem in WITH_RAY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling | None:
+    return WholeFiles(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest files, then those that need a finished pipeline. Each process runs whole files."""
+    """Start with the longest files, then those that need a finished pipeline."""
 
     def rank(item: pytest.Item) -> int:
         if item.path.stem in LONGEST:
@@ -27,6 +44,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return len(LONGEST) + ("finished" not in item.fixturenames)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of this machine for all tests of `WITH_RAY`: it takes ten seconds to start."""
+    from nuclei.cluster import ray_cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with ray_cluster():
+            yield
+
+
+@pytest.fixture(scope="module")
+def unchanged_torch() -> Iterator[None]:
+    """What stages set in this process ends with the module that runs them."""
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ class ResNet(nn.Sequential):
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(512, classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # on meta it takes seconds of imports
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 

@@ -183,3 +183,11 @@ def test_networks_answer_with_as_many_classes_as_they_are_built_for():
 def test_a_shape_that_no_network_has_is_refused(wrong):
     with pytest.raises(ValueError, match="channels"):
         wrong()
+
+
+def test_no_random_weights_are_drawn_where_only_shapes_are_asked_for(monkeypatch):
+    """PyTorch would import its compiler for that, which takes seconds whenever a checkpoint is read."""
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_, **__: pytest.fail("they are drawn"))
+    with torch.device("meta"):
+        network = build(Backbone(3, "resnet18", "pretrained"), seed=0)
+    assert network.state_dict()["conv1.weight"].shape == (64, 3, 7, 7)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,28 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from stage_runs import BEFORE_TUNING, FROM_TUNING, run_stages
 
+import stages.unzip
 from nuclei import load
-from tools.clone import ROOT, TINY, Clone, change_params, copy_project
+from nuclei.cli import act
+from nuclei.errors import run
+from tools.clone import ROOT, TINY, change_params
 
 SIX = ["adipose", "B cell", "glia/neuron", "Mitosis", "plasma cell", "tumour"]
 TWO = ["benign", "malignant"]
 PER_CLASS = {"Mitosis": 3}  # a very rare one; 24 of each other
 HUES = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60], [60, 200, 200], [200, 60, 200]])
-
-PROGRAM = """
-import sys
-from importlib import import_module
-
-from nuclei.cluster import ray_cluster
-
-BEFORE = "unzip overlap split weights tune train:cnn train:resnet evaluate primary_metrics robustness review"
-with ray_cluster():  # the same one for all
-    for stage in [*BEFORE.split(), "explain", "submit", "figures", "report"]:
-        name, _, network = stage.partition(":")
-        sys.argv[1:] = [network] if network else []
-        import_module(f"stages.{name}").main()
-"""
 
 
 def write_raw(folder: Path, classes: list[str], side: int, numbers: bool) -> None:
@@ -58,127 +49,132 @@ def write_raw(folder: Path, classes: list[str], side: int, numbers: bool) -> Non
 CASES = {
     "six by name, 64 pixels": (SIX, 64, {"classes": None}, False),
     "two by number, 128 pixels": (TWO, 128, {"classes": TWO, "data.mpp": 0.5}, True),
-    "two by name, 224 pixels": (TWO, 224, {"classes": TWO, "data.mpp": 0.5, "epochs": 10}, False),
 }
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
-def project(request, tmp_path_factory) -> tuple[Clone, list[str], int]:
+def project(request, tmp_path_factory, local_ray, unchanged_torch) -> tuple[Path, list[str], int]:
+    """A folder in which every stage has run, in this process: test_pipeline.py has them run by DVC."""
     classes, side, changes, numbers = CASES[request.param]
-    clone = copy_project(tmp_path_factory.mktemp("project"))
-    clone.set({key: value for key, value in TINY.items() if key != "sample"})
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "params.yaml", folder)
     shown = {"report.title": "Cells of <another> organ", "report.tissue": "H&E-stained brain"}
-    clone.set({"data.raw": "data/mine", "lr": 0.02, "epochs": 4, "train_resnet.weights": "none"} | shown | changes)
-    clone.set({"resnet.size": 32})
-    write_raw(clone.path / "data/mine", classes, side, numbers)
-    environment = os.environ | {"PYTHONPATH": str(clone.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=clone.path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return clone, classes, side
+    own = {
+        "data.raw": "data/mine",
+        "lr": 0.02,
+        "train_cnn.epochs": 4,
+        "train_resnet.weights": "none",
+        "resnet.size": 32,
+    }
+    tiny = {key: value for key, value in TINY.items() if key != "sample"}
+    change_params(folder / "params.yaml", tiny | own | shown | changes)
+    write_raw(folder / "data/mine", classes, side, numbers)
+    run_stages(folder, [*BEFORE_TUNING, *FROM_TUNING])
+    return folder, classes, side
 
 
 def test_the_crops_are_of_that_size_and_the_task_is_noted(project):
-    clone, classes, side = project
-    task = json.loads((clone.path / "data/crops/task.json").read_text())
+    folder, classes, side = project
+    task = json.loads((folder / "data/crops/task.json").read_text())
     assert task["classes"] == classes and task["side"] == side and task["mpp"] == (0.25 if side == 64 else 0.5)
-    assert np.load(clone.path / "data/crops/train.npy").shape[1:] == (side, side, 3)
-    crops = json.loads((clone.path / "reports/unzip/data.json").read_text())["train"]["crops_per_class"]
+    assert np.load(folder / "data/crops/train.npy").shape[1:] == (side, side, 3)
+    crops = json.loads((folder / "reports/unzip/data.json").read_text())["train"]["crops_per_class"]
     assert crops == {name: PER_CLASS.get(name, 24) for name in classes}
 
 
 def test_the_networks_know_the_classes_and_predict_alone(project):
-    clone, classes, side = project
+    folder, classes, side = project
     for network in ("cnn", "resnet"):
-        model = load(clone.path / f"data/models/{network}/final.safetensors")
+        model = load(folder / f"data/models/{network}/final.safetensors")
         assert model.classes == tuple(classes)
-        probabilities = model.predict(np.load(clone.path / "data/crops/test.npy"))
+        probabilities = model.predict(np.load(folder / "data/crops/test.npy"))
         assert probabilities.shape == (2 * len(classes), len(classes))
         with pytest.raises(ValueError, match=rf"expected crops of uint8 \(N, {side}, {side}, 3\)"):
             model.predict(np.zeros((1, 100, 100, 3), np.uint8))
 
 
 def test_the_cnn_learns_them(project):
-    clone, classes, _ = project
-    scores = json.loads((clone.path / "reports/evaluate/metrics_cnn.json").read_text())
+    folder, classes, _ = project
+    scores = json.loads((folder / "reports/evaluate/metrics_cnn.json").read_text())
     assert scores["accuracy"] > 1.2 / len(classes)
-    table = pd.read_csv(clone.path / "reports/evaluate/classes_cnn.csv")
+    table = pd.read_csv(folder / "reports/evaluate/classes_cnn.csv")
     assert table["Class"].tolist() == classes
-    predictions = pd.read_csv(clone.path / "reports/evaluate/predictions_cnn.csv")
+    predictions = pd.read_csv(folder / "reports/evaluate/predictions_cnn.csv")
     assert [name for name in predictions if name.startswith("Prob")] == [
         f"Probability_{i}" for i in range(len(classes))
     ]
 
 
 def test_the_report_and_the_cards_are_about_them(project):
-    clone, classes, side = project
-    page = (clone.path / "reports/index.html").read_text()
+    folder, classes, side = project
+    page = (folder / "reports/index.html").read_text()
     assert "Cells of &lt;another&gt; organ" in page and "Types of nuclei in colon tissue</h1>" not in page
     assert all(name in page for name in classes) and "leukocyte" not in page
-    card = (clone.path / "reports/model_card_cnn.md").read_text()
+    card = (folder / "reports/model_card_cnn.md").read_text()
     assert f"crops of {side}x{side} pixels at about {0.25 if side == 64 else 0.5} µm per pixel" in card
     assert "of H&E-stained brain as" in card and "leukocyte" not in card
 
 
 def test_galleries_have_a_file_for_each_class(project):
-    clone, classes, _ = project
-    names = sorted(path.name for path in (clone.path / "reports/explain").glob("*.png"))
+    folder, classes, _ = project
+    names = sorted(path.name for path in (folder / "reports/explain").glob("*.png"))
     assert len(names) == len(classes) + 1 and all(name[0].isdigit() for name in names)
 
 
 def test_the_submission_has_labels_of_these_classes(project):
-    clone, classes, _ = project
-    table = pd.read_csv(clone.path / "reports/submit/submission_cnn.csv")
+    folder, classes, _ = project
+    table = pd.read_csv(folder / "reports/submit/submission_cnn.csv")
     assert len(table) == 2 * len(classes) and set(table["Label"]) <= set(range(len(classes)))
 
 
-def test_a_tile_is_predicted_with_their_colours_and_names(project):
-    clone, classes, _ = project
-    Image.fromarray(np.full((300, 400, 3), 200, np.uint8)).save(clone.path / "tile.png")
-    pd.DataFrame({"x": [100, 200], "y": [150, 150]}).to_csv(clone.path / "nuclei.csv", index=False)
-    model = "data/models/cnn/final.safetensors"
-    done = clone.run("nuclei", "predict", model, "tile.png", "--nuclei", "nuclei.csv", "--mpp", "0.25")
-    assert all(f" {name}" in done.stdout for name in classes)
-    features = json.loads((clone.path / "predictions/tile_predictions.geojson").read_text())["features"]
+def test_a_tile_is_predicted_with_their_colours_and_names(project, capsys, monkeypatch):
+    folder, classes, _ = project
+    monkeypatch.chdir(folder)
+    Image.fromarray(np.full((300, 400, 3), 200, np.uint8)).save("tile.png")
+    pd.DataFrame({"x": [100, 200], "y": [150, 150]}).to_csv("nuclei.csv", index=False)
+    act(["predict", "data/models/cnn/final.safetensors", "tile.png", "--nuclei", "nuclei.csv", "--mpp", "0.25"])
+    said = capsys.readouterr().out
+    assert all(f" {name}" in said for name in classes)
+    features = json.loads(Path("predictions/tile_predictions.geojson").read_text())["features"]
     assert {feature["properties"]["classification"]["name"] for feature in features} <= set(classes)
     assert f"Probability: {classes[-1]}" in features[0]["properties"]["measurements"]
 
 
+@pytest.mark.parametrize("project", [next(iter(CASES))], indirect=True)
 def test_it_is_exported_for_crops_of_that_size(project):
     import onnx
 
-    clone, classes, side = project
-    clone.run("nuclei", "export", "data/models/cnn/final.safetensors", "cnn.onnx")
-    proto = onnx.load(clone.path / "cnn.onnx")
+    folder, classes, side = project
+    act(["export", str(folder / "data/models/cnn/final.safetensors"), str(folder / "cnn.onnx")])
+    proto = onnx.load(folder / "cnn.onnx")
     properties = {item.key: item.value for item in proto.metadata_props}
     assert json.loads(properties["classes"]) == classes
     assert [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim][1:] == [side, side, 3]
 
 
+@pytest.mark.parametrize("project", [next(iter(CASES))], indirect=True)
 def test_the_locale_and_a_senseless_number_of_threads_change_nothing(project):
-    clone, *_ = project
-    paths = [clone.path / name for name in ("data/crops/train.csv", "data/split.csv", "reports/figures/confusion.png")]
+    folder, *_ = project
+    paths = [folder / name for name in ("data/crops/train.csv", "data/split.csv", "reports/figures/confusion.png")]
     before = [path.read_bytes() for path in paths]
-    for setting in ({"LC_ALL": "POSIX"}, {"OMP_NUM_THREADS": "abc"}):
-        for stage in ("unzip", "split", "figures"):
-            command = [sys.executable, "-m", f"stages.{stage}"]
-            environment = clone.environment | {"PYTHONPATH": str(clone.path)} | setting
-            subprocess.run(command, cwd=clone.path, env=environment, check=True, capture_output=True)
-        assert [path.read_bytes() for path in paths] == before
+    code = "from stages import figures, split, unzip\nfor stage in (unzip, split, figures): stage.main()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LC_ALL": "POSIX", "OMP_NUM_THREADS": "abc"}
+    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True, capture_output=True)
+    assert [path.read_bytes() for path in paths] == before
 
 
-def test_crops_that_are_a_link_are_refused_in_one_line(project, tmp_path):
-    clone, *_ = project
-    crops = clone.path / "data/crops"
-    crops.rename(tmp_path / "crops")
-    crops.symlink_to(tmp_path / "crops")
-    command = [sys.executable, "-m", "stages.unzip"]
-    environment = clone.environment | {"PYTHONPATH": str(clone.path)}
-    done = subprocess.run(command, cwd=clone.path, env=environment, capture_output=True, text=True)
-    crops.unlink()
-    (tmp_path / "crops").rename(crops)
-    assert (done.returncode, done.stderr) == (1, "error: data/crops: a link: name the folder itself\n")
+def test_crops_that_are_a_link_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    change_params(tmp_path / "params.yaml", {"data.raw": "raw", "classes": TWO})
+    write_raw(tmp_path / "raw", TWO, side=64, numbers=True)
+    stages.unzip.main()
+    Path("data/crops").rename("elsewhere")
+    Path("data/crops").symlink_to(tmp_path / "elsewhere")
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match=r"^1$"):
+        run(stages.unzip.main)
+    assert capsys.readouterr().err == "error: data/crops: a link: name the folder itself\n"
 
 
 @pytest.mark.parametrize(

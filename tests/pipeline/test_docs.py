@@ -24,6 +24,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from test_dependencies import ORDER
 from tissue import tissue
 
+from nuclei.cli import main as run_nuclei
 from nuclei.cli import parse as parse_nuclei
 from nuclei.params import Params, load_params
 from tools import parameters
@@ -187,10 +188,19 @@ def project(finished, tmp_path_factory) -> Clone:
 
 
 @pytest.mark.parametrize("block", RUN, ids=str)
-def test_the_commands_of_a_page_run(block, project):
-    """In the order of the pages: a later block may use what an earlier one wrote."""
+def test_the_commands_of_a_page_run(block, project, unchanged_torch, monkeypatch):
+    """In the order of the pages: a later block may use what an earlier one wrote.
+
+    What needs no shell and no DVC runs in this process, where PyTorch is imported.
+    """
+    lines = [] if block.language == "python" else list(commands(block.text))
+    monkeypatch.chdir(project.path)
     if block.language == "python":
-        project.run("python", "-c", block.text)
+        exec(block.text, {"__name__": "__main__"})
+    elif all(program == "nuclei" for program, *_ in lines):
+        for words in lines:
+            monkeypatch.setattr("sys.argv", words)
+            run_nuclei()
     else:
         project.run("bash", "-euo", "pipefail", "-c", block.text)
 

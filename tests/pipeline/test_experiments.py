@@ -1,15 +1,17 @@
 """Experiments that are queued and run at once, each with a Ray of its own."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
 import psutil
 import pytest
+from test_pipeline import TRAINING, reruns
 
 from tools.clone import Clone
 
-QUEUED = {"one-trial": ["tune.trials=1"], "other-seed": ["tune.trials=1", "tune.seed=5"]}
+QUEUED = {"one-trial": ["tune", "-Stune.trials=1"], "low-lr": ["train_cnn", "-Slr=0.00005", "-Sepochs=1"]}
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +19,8 @@ def queue(finished, tmp_path_factory):
     """A copy of the finished clone, in which the queued experiments have run, two at a time."""
     clone = Clone(tmp_path_factory.mktemp("queue") / "project")
     shutil.copytree(finished.path, clone.path, symlinks=True)
-    for name, changes in QUEUED.items():
-        clone.run("dvc", "exp", "run", "--queue", "-n", name, *(f"-S{change}" for change in changes), "tune")
+    for name, words in QUEUED.items():
+        clone.run("dvc", "exp", "run", "--queue", "-n", name, *words)
     # On a terminal it returns at once; here, when its workers close the output that they share with it.
     clone.run("dvc", "queue", "start", "-j", "2")
     return clone
@@ -33,21 +35,33 @@ def test_queued_experiments_run_at_once_and_leave_no_process(queue):
 
 def test_exp_show_lists_experiments_with_their_parameters(queue):
     shown = {
-        experiment["name"]: experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["tune"]
+        experiment["name"]: experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]
         for branch in json.loads(queue.run("dvc", "exp", "show", "--json").stdout)
         for experiment in branch["experiments"] or []
     }
-    assert shown["one-trial"]["trials"] == shown["other-seed"]["trials"] == 1
-    assert (shown["one-trial"]["seed"], shown["other-seed"]["seed"]) == (0, 5)
+    assert {name: (params["tune"]["trials"], params["lr"]) for name, params in shown.items()} == {
+        "one-trial": (1, None),
+        "low-lr": (2, 0.00005),
+    }
 
 
 def test_exp_apply_brings_the_results_of_each_into_the_workspace(queue):
-    rates = []
+    folder = queue.path / "reports"
+    found = []
     for name in QUEUED:
         queue.run("dvc", "exp", "apply", name)
-        table = pd.read_csv(queue.path / "reports/tune/resnet/trials.csv")
-        tuned = json.loads((queue.path / "reports/tune/resnet/tuned.json").read_text())
-        assert len(table) == 1 and tuned["lr"] == table["lr"][0]
-        rates.append(tuned["lr"])
+        table, curves = pd.read_csv(folder / "tune/resnet/trials.csv"), pd.read_csv(folder / "train/cnn/curves.csv")
+        tuned = json.loads((folder / "tune/resnet/tuned.json").read_text())
+        assert tuned["lr"] == table["lr"][0]
+        found.append((len(table), curves["epoch"].max()))
         queue.run("git", "checkout", ".")
-    assert rates[0] != rates[1]
+    assert found == [(1, 2), (2, 1)]
+
+
+def test_lr_on_the_command_line_trains_and_runs_nothing_before(queue):
+    said = queue.run("dvc", "queue", "logs", "low-lr").stdout
+    assert re.findall("Running stage '(.+)'", said) == ["train_cnn"]
+    queue.run("dvc", "exp", "apply", "low-lr")
+    assert reruns(queue) == TRAINING - {"train_cnn"} | {"report"}
+    curves = pd.read_csv(queue.path / "reports/train/cnn/curves.csv")
+    assert curves["fold"].tolist() == ["0", "1", "all"] and (curves["lr"] <= 0.00005).all()

@@ -1,4 +1,4 @@
-"""A search and trainings that are interrupted three times, against those that were left alone."""
+"""A search and a training that are interrupted three times, against those that were left alone."""
 
 import json
 import re
@@ -15,8 +15,8 @@ from tools.interruptions import Repro, leftovers, still_alive
 
 VICTIMS = {  # who is hit once that file of data/.resume is written
     "Ctrl-C": "tune/trials.safetensors",
-    "dvc": "train_cnn/0.safetensors",
-    "stage": "train_resnet/0.safetensors",
+    "dvc": "train_resnet/0.safetensors",
+    "stage": "train_resnet/all.safetensors",
 }
 
 
@@ -27,7 +27,7 @@ def seen(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     shutil.copytree(finished.path, folder, symlinks=True)
     clone, hits, second = Clone(folder), {}, None
     lock = yaml.safe_load((folder / "dvc.lock").read_text())
-    for stage in ("tune", "train_cnn", "train_resnet"):
+    for stage in ("tune", "train_resnet"):
         lock["stages"][stage]["cmd"] = "another one"
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     shutil.rmtree(folder / ".dvc/cache/runs")
@@ -70,10 +70,10 @@ def test_trials_that_were_done_are_not_run_again(seen):
     assert f"trials that an interrupted run had done: {len(before)}" in seen.hits["dvc"].output
 
 
-@pytest.mark.parametrize(("name", "then"), [("cnn", "stage"), ("resnet", "last")])
-def test_training_goes_on_after_its_last_epoch(seen, name, then):
+@pytest.mark.parametrize(("network", "then"), [("fold 0", "stage"), ("all crops", "last")])
+def test_training_goes_on_after_its_last_epoch(seen, network, then):
     output = seen.last.stdout if then == "last" else seen.hits[then].output
-    assert re.search(rf"{name}, fold 0: goes on after epoch \d of an interrupted run", output)
+    assert re.search(rf"resnet, {network}: goes on after epoch \d of an interrupted run", output)
 
 
 def test_equal_bytes_rerun_nothing_further(seen):
@@ -87,7 +87,7 @@ def test_what_was_kept_goes_when_a_stage_ends_well(seen):
 def test_two_clones_get_the_same_bytes_though_one_was_interrupted(seen, finished):
     certificate = certify(finished, seen.clone)
     assert certificate["different"] == []
-    compared = {"dvc.lock", "data/models/cnn/final.safetensors", "reports/figures/trials.png"}
+    compared = {"dvc.lock", "data/models/resnet/final.safetensors", "reports/figures/trials.png"}
     assert compared <= certificate["files"].keys()
 
 

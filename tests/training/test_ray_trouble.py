@@ -5,46 +5,64 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = """
-import sys
+from tools.clone import ROOT, change_params
+
+BEGIN = """
 from pathlib import Path
 
 from coloured import folded
 
+from nuclei.cluster import ray_cluster
 from nuclei.device import Compute
-from nuclei.errors import run
+from nuclei.errors import InputError, run
 from nuclei.params import load_params
 from nuclei.task import COLON
 from nuclei.training.train import network_config, train_folds
 from nuclei.training.tuning import SearchData, inner_split, search
 
-def main():
-    params, crops = load_params(Path(sys.argv[1]) / "params.yaml"), folded(24, 3, [0, 1])
-    if sys.argv[2] == "search":
-        search(["cnn"], SearchData(params, {}, *inner_split(crops)), Path("resume"))
-    else:
-        tuned = {"lr": 0.01, "batch_size": 8, "width_1": 8, "width_2": 8}
-        train_folds(network_config("cnn", params, COLON, tuned, {}), crops, Compute("cpu", 1), Path("resume"))
+params, crops = load_params(Path("params.yaml")), folded(24, 3, [0, 1])
 
-run(main)
+def start_search():
+    search(["cnn"], SearchData(params, {}, *inner_split(crops)), Path("resume"))
+"""
+SEARCH = "run(start_search)"
+SEARCH_AND_TRAIN = """
+def train():
+    tuned = {"lr": 0.01, "batch_size": 8, "width_1": 8, "width_2": 8}
+    train_folds(network_config("cnn", params, COLON, tuned, {}), crops, Compute("cpu", 1), Path("resume"))
+
+with ray_cluster():
+    for work in (start_search, train):
+        try:
+            work()
+        except InputError as error:
+            print(f"refused: {error}")
 """
 
 
-@pytest.mark.parametrize(("what", "cores"), [("search", "tune.cpus_per_trial"), ("train", "train.threads")])
-def test_a_machine_without_memory_is_named(what, cores, tmp_path):
+def start(folder: Path, code: str, environment: dict[str, str], before: Sequence[str] = ()) -> CompletedProcess:
+    """Run `code` with small parameters in `folder`."""
+    shutil.copy(ROOT / "params.yaml", folder)
+    change_params(folder / "params.yaml", {"cnn.filters": [4, 4, 8, 8], "tune": {"trials": 1, "rungs": [0.25]}})
+    environment = environment | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"}
+    command = [*before, sys.executable, "-c", BEGIN + code]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_machine_without_memory_is_named(tmp_path):
     monitor = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
-    environment = os.environ | monitor | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"}
-    command = [sys.executable, "-c", PROGRAM, ROOT, what]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    (error,) = [line for line in done.stderr.splitlines() if "step" not in line]
-    assert error.startswith("error: the machine ran out of memory, and Ray ended worker after worker")
-    assert f"more {cores} for each" in error
+    done = start(tmp_path, SEARCH_AND_TRAIN, os.environ | monitor)
+    errors = [line for line in done.stdout.splitlines() if line.startswith("refused: ")]
+    assert done.returncode == 0 and len(errors) == 2, done.stderr
+    for error, cores in zip(errors, ("tune.cpus_per_trial", "train.threads"), strict=True):
+        assert error.startswith("refused: the machine ran out of memory, and Ray ended worker after worker")
+        assert f"more {cores} for each" in error
 
 
 NOBODY = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=+dac_read_search"]
@@ -56,11 +74,9 @@ CAN_BECOME_NOBODY = os.name == "posix" and os.geteuid() == 0 and shutil.which("s
 def test_a_user_without_a_name_learns_that_the_home_folder_is_at_fault_or_goes_on(home, tmp_path):
     work = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own folders are root's alone
     work.chmod(0o777)
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}", "RAY_TMPDIR": str(work)}
-    environment = {name: value for name, value in environment.items() if name not in ("HOME", "USER", "LOGNAME")}
-    environment |= {"HOME": home} if home else {}
-    command = [*NOBODY, "--ambient-caps=+dac_read_search", sys.executable, "-c", PROGRAM, ROOT, "search"]
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
+    environment |= {"RAY_TMPDIR": str(work)} | ({"HOME": home} if home else {})
+    done = start(work, SEARCH, environment, before=[*NOBODY, "--ambient-caps=+dac_read_search"])
     shutil.rmtree(work, ignore_errors=True)
     errors = [line for line in done.stderr.splitlines() if line.startswith(("error", "Traceback"))]
     if home:
