@@ -49,43 +49,16 @@ def fit_reference(features: np.ndarray) -> Reference:
     Args:
         features: float (N, D), of the training crops.
     """
+    from sklearn.covariance import LedoitWolf  # takes a second, and most stages only read references
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # sums in one order, whatever the machine
-        location, covariance = shrunk_covariance(features.astype(np.float64))
-        ridge = RIDGE * np.trace(covariance) / len(covariance) + RIDGE**2
-        inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+        fitted = LedoitWolf().fit(features.astype(np.float64))
+        ridge = RIDGE * np.trace(fitted.covariance_) / len(fitted.covariance_) + RIDGE**2
+        inverse = np.linalg.inv(fitted.covariance_ + ridge * np.eye(len(fitted.covariance_)))
         whitening = np.linalg.cholesky((inverse + inverse.T) / 2)
-    reference = Reference(*(torch.from_numpy(values.astype(np.float32)) for values in (location, whitening)))
+    reference = Reference(*(torch.from_numpy(values.astype(np.float32)) for values in (fitted.location_, whitening)))
     return _divided(reference, float(np.median(novelty(reference, features))))
-
-
-def shrunk_covariance(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate a covariance as scikit-learn's `LedoitWolf` does, whose import takes two seconds in every worker.
-
-    Args:
-        features: float64 (N, D).
-
-    Returns:
-        The means, (D,), and the covariances, (D, D): as many as there are crops for, the rest shrunk to their mean
-        variance.
-    """
-    n, size = features.shape
-    location = features.mean(axis=0)
-    centred = features - location
-    products, squares = centred.T @ centred, centred**2
-    variances = squares.sum(axis=0) / n
-    mean = variances.sum() / size
-    observed = (products**2).sum() / n**2
-    noise = 1.0 / (size * n) * ((squares.T @ squares).sum() / n - observed)
-    distance = (observed - 2.0 * mean * variances.sum() + size * mean**2) / size
-    noise = min(noise, distance)
-    shrinkage = noise / distance if noise != 0 and size > 1 else 0.0
-    covariance = products / n
-    target = np.trace(covariance) / size
-    covariance *= 1.0 - shrinkage
-    covariance.flat[:: size + 1] += shrinkage * target
-    return location, covariance
 
 
 def novelty(reference: Reference, features: np.ndarray) -> np.ndarray:

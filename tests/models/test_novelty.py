@@ -9,7 +9,6 @@ import skimage.data
 import torch
 from references import reference_of
 from safetensors.torch import load_file, save_file
-from sklearn.covariance import LedoitWolf
 from tissue import tissue, write_model
 
 from nuclei import load
@@ -19,7 +18,7 @@ from nuclei.errors import InputError
 from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, load_model, save_model
 from nuclei.models.networks import build
-from nuclei.models.novelty import fit_reference, novelty, shrunk_covariance, with_threshold
+from nuclei.models.novelty import fit_reference, novelty, with_threshold
 from nuclei.models.predict import predict_outputs
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.params import load_params
@@ -140,12 +139,3 @@ def test_references_that_do_not_fit_are_refused(reason, model, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", metadata=description["__metadata__"])
     with pytest.raises(InputError, match=rf"not a model of this project \(.*{reason}.*train it again"):
         load_model(tmp_path / "model.safetensors")
-
-
-@pytest.mark.parametrize(("crops", "features"), [(40, 16), (33, 1), (5, 64), (160, 512)])
-def test_the_covariance_is_that_of_scikit_learn(crops, features):
-    rng = np.random.default_rng(0)
-    values = np.maximum(rng.normal(size=(crops, features)) * rng.random(features), 0)
-    location, covariance = shrunk_covariance(values)
-    fitted = LedoitWolf().fit(values)
-    assert np.array_equal(location, fitted.location_) and np.array_equal(covariance, fitted.covariance_)
