@@ -30,11 +30,11 @@ def mean_of_neighbours(probabilities: np.ndarray, places: Places, radius: float 
     """
     means = np.full(probabilities.shape, np.nan)
     for rows, neighbours, counts in _neighbours(places, radius):
-        some = counts > 0
-        if some.any():
-            starts = (np.cumsum(counts) - counts)[some]
+        near = counts > 0
+        if near.any():
+            starts = (np.cumsum(counts) - counts)[near]
             sums = np.add.reduceat(probabilities[neighbours].astype(np.float64), starts)
-            means[rows[some]] = sums / counts[some, None]
+            means[rows[near]] = sums / counts[near, None]
     return means
 
 
@@ -53,15 +53,15 @@ def fit_weights(probabilities: np.ndarray, around: np.ndarray, labels: np.ndarra
     rows = np.flatnonzero(~np.isnan(around[:, 0]))
     if not len(rows):
         return None
-    own, others, is_true = _log(probabilities[rows]), _log(around[rows]), np.eye(probabilities.shape[1])[labels[rows]]
-
+    nuclei, neighbours = _log(probabilities[rows]), _log(around[rows])
+    is_true = np.eye(probabilities.shape[1])[labels[rows]]
     alone = np.append(1.0, np.zeros(probabilities.shape[1]))  # the weights with which nothing changes
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores, moved = weights[0] * own + weights[1:] * others, weights - alone
+        scores, moved = weights[0] * nuclei + weights[1:] * neighbours, weights - alone
         error = special.softmax(scores, axis=1) - is_true
         value = (special.logsumexp(scores, axis=1) - (scores * is_true).sum(axis=1)).mean() + RIDGE * moved @ moved
-        gradient = np.array([(error * own).sum(), *(error * others).sum(axis=0)]) / len(rows) + 2 * RIDGE * moved
+        gradient = np.array([(error * nuclei).sum(), *(error * neighbours).sum(axis=0)]) / len(rows) + 2 * RIDGE * moved
         return float(value), gradient
 
     result = minimize(loss, alone, jac=True, method="L-BFGS-B", bounds=[(0.0, MOST_WEIGHT)] * len(alone))

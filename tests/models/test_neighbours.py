@@ -87,8 +87,8 @@ def test_a_few_nuclei_do_not_make_extreme_weights():
 def test_neighbours_count_nothing_where_they_say_nothing():
     labels, probabilities, around = blobs(share=0.8)
     shuffled = np.random.default_rng(1).permutation(around)
-    own, *others = fit_weights(probabilities, shuffled, labels)
-    assert own == pytest.approx(1, abs=0.1) and max(others) < 0.2
+    of_nucleus, *of_neighbours = fit_weights(probabilities, shuffled, labels)
+    assert of_nucleus == pytest.approx(1, abs=0.1) and max(of_neighbours) < 0.2
 
 
 def test_a_nucleus_alone_keeps_its_probabilities():
