@@ -30,7 +30,9 @@ def main() -> None:
             write_csv(out / f"{table}_{name}.csv", rows)
         predictions[name] = evaluation.predictions
         places, title = read_places(crops, task), params.titles[name]
-        neighbours[name] = evaluate_with_neighbours(crops, logits, places, classes, title, params.evaluate.bins)
+        neighbours[name] = evaluate_with_neighbours(
+            evaluation.predictions, places, classes, title, params.evaluate.bins
+        )
         print(neighbours[name]["comparison"]["verdict"])
     write_json(out / "neighbours.json", neighbours)
 

@@ -8,20 +8,18 @@ import pandas as pd
 
 from nuclei.crops import Places
 from nuclei.evaluation.comparison import compare
-from nuclei.evaluation.evaluate import cross_fit
 from nuclei.evaluation.intervals import score_intervals
 from nuclei.evaluation.metrics import score
 from nuclei.models.neighbours import add_neighbours, fit_weights, mean_of_neighbours
 
 
 def evaluate_with_neighbours(
-    crops: pd.DataFrame, logits: np.ndarray, places: Places, classes: Sequence[str], title: str, bins: int
+    predictions: pd.DataFrame, places: Places, classes: Sequence[str], title: str, bins: int
 ) -> dict[str, Any]:
     """Score one network with and without neighbours, whose weights come from the other folds.
 
     Args:
-        crops: One row per crop: Label, Group, Fold.
-        logits: float (N, K), each from a network that did not train on the crop's fold.
+        predictions: Those of `nuclei.evaluation.evaluate.Evaluation`.
         places: Of the crops.
         classes: The K names.
         title: Of the network.
@@ -31,8 +29,8 @@ def evaluate_with_neighbours(
         with_neighbours, the share of the crops that have any; the scores of `score` among neighbours, with intervals;
         and comparison, the network with neighbours against the network alone, see `compare`.
     """
-    labels, groups, folds = (crops[name].to_numpy() for name in ("Label", "Group", "Fold"))
-    alone = cross_fit(logits, labels, folds)[0]
+    labels, groups, folds = (predictions[name].to_numpy() for name in ("Label", "Group", "Fold"))
+    alone = predictions[[f"Probability_{label}" for label in range(len(classes))]].to_numpy()
     around = mean_of_neighbours(alone, places)
     together = cross_fit_neighbours(alone, around, labels, folds)
     predicted = {title: alone.argmax(axis=1), f"{title} with neighbours": together.argmax(axis=1)}

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from nuclei.crops import Places
+from nuclei.evaluation.evaluate import cross_fit
 from nuclei.evaluation.with_neighbours import evaluate_with_neighbours
 from nuclei.task import CLASSES
 
@@ -22,7 +23,9 @@ def clusters(misleading_fold=None):
 
 
 def evaluate(crops, logits, places):
-    return evaluate_with_neighbours(crops, logits, places, CLASSES, "CNN", bins=10)
+    probabilities = cross_fit(logits, crops["Label"].to_numpy(), crops["Fold"].to_numpy())[0]
+    predictions = crops.assign(**{f"Probability_{label}": values for label, values in enumerate(probabilities.T)})
+    return evaluate_with_neighbours(predictions, places, CLASSES, "CNN", bins=10)
 
 
 def test_neighbours_of_the_same_class_raise_all_scores_and_the_verdict_says_so():

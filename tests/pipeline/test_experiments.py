@@ -47,15 +47,15 @@ def test_exp_show_lists_experiments_with_their_parameters(queue):
 
 def test_exp_apply_brings_the_results_of_each_into_the_workspace(queue):
     folder = queue.path / "reports"
-    found = []
+    counts = []
     for name in QUEUED:
         queue.run("dvc", "exp", "apply", name)
         table, curves = pd.read_csv(folder / "tune/resnet/trials.csv"), pd.read_csv(folder / "train/cnn/curves.csv")
         tuned = json.loads((folder / "tune/resnet/tuned.json").read_text())
         assert tuned["lr"] == table["lr"][0]
-        found.append((len(table), curves["epoch"].max()))
+        counts.append((len(table), curves["epoch"].max()))
         queue.run("git", "checkout", ".")
-    assert found == [(1, 2), (2, 1)]
+    assert counts == [(1, 2), (2, 1)]
 
 
 def test_lr_on_the_command_line_trains_and_runs_nothing_before(queue):

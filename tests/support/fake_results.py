@@ -70,9 +70,9 @@ def write_results(folder: Path, names: list[str] = NAMES) -> None:
     labels, (first, second, *_) = LABELS, NETWORKS
     predicted = {PARAMS.titles[model]: predictions[model]["Predicted"].to_numpy() for model in (first, second)}
     write_json(folder / "evaluate/comparison.json", {"resnet_against_cnn": compare(labels, predicted, GROUPS, CLASSES)})
-    crops, places = labelled(names), Places(GROUPS, np.zeros(48), 10.0 * (np.arange(48) % 4))
+    places = Places(GROUPS, np.zeros(48), 10.0 * (np.arange(48) % 4))
     neighbours = {
-        model: evaluate_with_neighbours(crops, fake_logits(model), places, CLASSES, PARAMS.titles[model], bins=10)
+        model: evaluate_with_neighbours(predictions[model], places, CLASSES, PARAMS.titles[model], bins=10)
         for model in NETWORKS
     }
     write_json(folder / "evaluate/neighbours.json", neighbours)
@@ -107,12 +107,9 @@ def fake_faithfulness() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def labelled(names: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"Filename": names, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS})
-
-
 def _write_model(folder: Path, model: str, names: list[str]) -> pd.DataFrame:
-    evaluation = evaluate(labelled(names), fake_logits(model), CLASSES, PARAMS.evaluate)
+    crops = pd.DataFrame({"Filename": names, "Label": LABELS, "Group": GROUPS, "Fold": FOLDS})
+    evaluation = evaluate(crops, fake_logits(model), CLASSES, PARAMS.evaluate)
     write_json(folder / f"evaluate/metrics_{model}.json", evaluation.scores)
     for name, table in evaluation.tables().items():
         write_csv(folder / f"evaluate/{name}_{model}.csv", table)
