@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,14 +134,15 @@ def test_changed_starting_weights_are_noticed(finished):
 
 
 @pytest.fixture(scope="module")
-def experiment(finished: Clone) -> SimpleNamespace:
+def experiment(finished: Clone) -> Iterator[SimpleNamespace]:
     """What `dvc exp run` ran and wrote with other primary metrics and other submissions."""
     changes = ("-S", "model=cnn", "-S", "predict.average=folds")
     out = finished.run("dvc", "exp", "run", "-n", "cnn", *changes, "primary_metrics", "submit").stdout
     submission = pd.read_csv(finished.path / "reports/submit/submission_cnn.csv")
     finished.run("git", "checkout", ".")
     finished.run("dvc", "checkout")
-    return SimpleNamespace(ran=re.findall("Running stage '(.+)'", out), submission=submission)
+    yield SimpleNamespace(ran=re.findall("Running stage '(.+)'", out), submission=submission)
+    finished.run("dvc", "exp", "remove", "cnn")
 
 
 def test_an_experiment_runs_what_its_parameters_change(experiment):
