@@ -10,15 +10,11 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -27,6 +23,7 @@ from benchmarks import baseline
 from benchmarks.markdown import markdown_table, with_interval
 from benchmarks.speed.training import config
 from benchmarks.studies.accuracy import fold_crops
+from benchmarks.studies.changes import BASE, CHANGES, mixed_labels
 from benchmarks.workspace import Workspace, params
 from nuclei.crops import FoldedCrops, LabelledCrops
 from nuclei.data.unpack import unpack
@@ -38,7 +35,7 @@ from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.temperature import softmax
-from nuclei.models.transforms import MEAN, draw_augmentation, normalise
+from nuclei.models.transforms import draw_augmentation, normalise
 from nuclei.task import CLASSES
 from nuclei.training.loop import fit
 
@@ -46,67 +43,8 @@ LR, BATCH_SIZE = baseline.LR, 32  # about what the search finds
 SHAPE = SmallCNN(3, (32, 64, 128, 256), (256, 64), 0.2)
 PRETRAINING_BATCH = 128
 CONTRAST = 0.1  # temperature of the contrastive loss
-BASE = "as in params.yaml"
 METRICS = ("accuracy", "balanced_accuracy")
 TITLES = ("accuracy", "balanced accuracy")
-
-
-@dataclass(frozen=True)
-class Change:
-    """train: parameters of params.yaml that differ; config: fields of `TrainConfig`; shape: of `SmallCNN`; length: how
-    many times the epochs; prepare: what is done to all crops, uint8 (N, H, W, 3), first; pretrain: at first without
-    labels, on the crops to train on, for half as many epochs"""
-
-    train: Mapping[str, Any] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    shape: Mapping[str, Any] = field(default_factory=dict)
-    length: int = 1
-    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
-    pretrain: bool = False
-
-
-def only_middle(crops: np.ndarray, side: int) -> np.ndarray:
-    """Put the mean colour of the normalisation all around the middle `side` x `side` pixels."""
-    start = (crops.shape[1] - side) // 2
-    middle = slice(start, start + side)
-    hidden = np.empty_like(crops)
-    hidden[:] = np.round(255 * np.array(MEAN[3]))
-    hidden[:, middle, middle] = crops[:, middle, middle]
-    return hidden
-
-
-def reinhard(crops: np.ndarray) -> np.ndarray:
-    """Give the colours of every crop the same mean and standard deviation, those of the average crop.
-
-    Source: Reinhard et al. 2001, "Color transfer between images", here in CIELAB.
-    """
-    starts = range(0, len(crops), 256)
-    blocks = [rgb2lab(crops[start : start + 256]) for start in starts]
-    means, spreads = ([take(block, axis=(1, 2), keepdims=True) for block in blocks] for take in (np.mean, np.std))
-    to_mean, to_spread = (np.concatenate(values).mean(axis=0) for values in (means, spreads))
-    result = np.empty_like(crops)
-    for start, block, mean, spread in zip(starts, blocks, means, spreads, strict=True):
-        lab = (block - mean) / spread.clip(min=1e-3) * to_spread + to_mean
-        result[start : start + 256] = np.round(255 * lab2rgb(lab).clip(0, 1))
-    return result
-
-
-CHANGES = {
-    BASE: Change(),
-    "stain jitter 0.05": Change({"stain": 0.05}),
-    "stain jitter 0.4": Change({"stain": 0.4}),
-    "balanced loss": Change({"balance": "loss"}),
-    "balanced sampling": Change({"balance": "sampling"}),
-    "the middle 60 x 60 pixels only": Change(prepare=partial(only_middle, side=60)),
-    "Reinhard colour normalisation": Change(prepare=reinhard),
-    "SimCLR pretraining": Change(pretrain=True),
-    "twice the epochs": Change(length=2),
-    "EMA 0.99": Change(config={"ema": 0.99}),
-    "no label smoothing": Change({"label_smoothing": 0.0}),
-    "weight decay 0.005": Change({"weight_decay": 0.005}),
-    "dropout 0.5": Change(shape={"dropout": 0.5}),
-    "twice the filters": Change(shape={"filters": (64, 128, 256, 512)}),
-}
 
 
 def main() -> None:
@@ -142,12 +80,15 @@ def hold_out_each(name: str, crops: FoldedCrops, epochs: int, workspace: Workspa
     logits = np.empty((len(crops.data), len(CLASSES)), np.float32)
     for fold in tqdm(crops.held_out, desc=name, unit="fold", leave=False):
         train_set, heldout_set = crops.split(fold)
-        network = build(replace(SHAPE, **change.shape), seed=fold).to(device)
+        train_set = change.extend(train_set, crops.groups[crops.folds != fold])
+        torch.manual_seed(fold)  # of layers that a change adds
+        network = change.adapt(build(replace(SHAPE, **change.shape), seed=fold)).to(device)
         if change.pretrain:
             pretrain(network, train_set.crops, max(epochs // 2, 1), device, train.precision)
         train_config = config(len(train_set), change.length * epochs, BATCH_SIZE)
         train_config = replace(train_config, train=train, **change.config)
-        list(fit(network, train_set, None, train_config, device))
+        with mixed_labels(network):
+            list(fit(network, train_set, None, train_config, device))
         logits[crops.folds == fold] = predict_logits(
             network, heldout_set.crops, device, train.precision, params().predict.tta
         )

@@ -48,7 +48,7 @@ def test_the_benchmark_prints_a_table_of_what_was_asked_for(
 def test_each_change_is_compared_with_the_parameters_as_they_are(
     raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = "the middle 60 x 60 pixels only", "SimCLR pretraining"
+    changes = "the middle 60 x 60 pixels only", "SimCLR pretraining", "CutMix", "stains of other groups", "two scales"
     options = "--raw", str(raw), "--epochs", "1", "--threads", str(torch.get_num_threads()), "--device", "cpu"
     monkeypatch.setattr(sys, "argv", ["generalisation", *options, *changes])
     generalisation.main()
