@@ -29,7 +29,8 @@ def save_figure(figure: Figure, path: Path, colours: int | None = None) -> None:
         colours: Size of a palette, up to 256, which makes the file half as large; None: no palette.
     """
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        kwargs = {"compress_level": 0} if colours else {}  # what is written once more need not be small before
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None}, pil_kwargs=kwargs)
         if colours:
             with Image.open(temporary) as image:
                 flat = image.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

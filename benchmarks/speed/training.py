@@ -57,7 +57,7 @@ def run_project(name: str, workspace: Workspace, compiled: bool = False) -> Work
     return Workload(run, flop)
 
 
-def config(crops: int, epochs: int = 1, batch_size: int = BATCH_SIZE, seed: int = 0) -> TrainConfig:
+def config(crops: int, epochs: float = 1, batch_size: int = BATCH_SIZE, seed: int = 0) -> TrainConfig:
     steps = training_steps(crops, batch_size, epochs)
     return TrainConfig(lr=baseline.LR, batch_size=batch_size, steps=steps, seed=seed, ema=0.0, train=params().train)
 

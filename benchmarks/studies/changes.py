@@ -1,4 +1,4 @@
-"""What `generalisation` changes, one at a time: crops, their augmentation, the network, the loss."""
+"""What `generalisation` changes, one at a time: crops, their augmentation, a network, its start, the loss."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,12 +30,13 @@ class Change:
     Attributes:
         train: Parameters.
         config: Fields of `TrainConfig`.
-        shape: Fields of `SmallCNN`.
+        shape: Fields of the network's architecture.
         length: How many times the epochs.
         prepare: What is done to all crops, uint8 (N, H, W, 3), first.
         extend: Makes what is trained on of the crops of a training and their groups (N,).
         adapt: Makes what is trained of a `SmallCNN`.
-        pretrain: Whether it is trained at first without labels, on the crops to train on, for half as many epochs.
+        simclr: Whether it is trained at first without labels, on the crops to train on, for half as many epochs.
+        pretrained: Whether a network that may start from pretrained weights does.
     """
 
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +46,8 @@ class Change:
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
     extend: Callable[[LabelledCrops, np.ndarray], LabelledCrops] = lambda train_set, groups: train_set
     adapt: Callable[[nn.Sequential], nn.Module] = lambda network: network
-    pretrain: bool = False
+    simclr: bool = False
+    pretrained: bool = True
 
 
 def only_middle(crops: np.ndarray, side: int) -> np.ndarray:
@@ -201,7 +203,7 @@ SCALE = v2.RandomAffine(
 )
 
 BASE = "as in params.yaml"
-CHANGES = {
+OF_CNN = {
     BASE: Change(),
     "stain jitter 0.05": Change({"stain": 0.05}),
     "stain jitter 0.4": Change({"stain": 0.4}),
@@ -209,7 +211,7 @@ CHANGES = {
     "balanced sampling": Change({"balance": "sampling"}),
     "the middle 60 x 60 pixels only": Change(prepare=partial(only_middle, side=60)),
     "Reinhard colour normalisation": Change(prepare=reinhard),
-    "SimCLR pretraining": Change(pretrain=True),
+    "SimCLR pretraining": Change(simclr=True),
     "twice the epochs": Change(length=2),
     "EMA 0.99": Change(config={"ema": 0.99}),
     "no label smoothing": Change({"label_smoothing": 0.0}),
@@ -224,4 +226,12 @@ CHANGES = {
     "average pooling": Change(adapt=pooled),
     "two convolutions more": Change(adapt=deeper),
     "twice the filters": Change(shape={"filters": tuple(2 * filters for filters in params().cnn.filters)}),
+}
+OF_PRETRAINED = {
+    BASE: Change(),
+    "random weights": Change(pretrained=False),
+    "half of the layers frozen": Change(shape={"frozen": 0.5}),
+    "all layers frozen but the last": Change(shape={"frozen": 1.0}),
+    "100 pixels": Change(shape={"size": None}),
+    "twice the epochs": Change(length=2),
 }

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import special
-from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 
 from nuclei.crops import Places
@@ -50,6 +49,8 @@ def fit_weights(probabilities: np.ndarray, around: np.ndarray, labels: np.ndarra
         1 + K weights in [0, 20]: of the nucleus, and of its neighbours in favour of each class; None where no nucleus
         has a neighbour.
     """
+    from scipy.optimize import minimize  # takes a quarter of a second, and most stages only read weights
+
     rows = np.flatnonzero(~np.isnan(around[:, 0]))
     if not len(rows):
         return None

@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy import special
-from scipy.optimize import minimize_scalar
 
 TEMPERATURES = 0.05, 20.0  # a fold without any error would ask for 0
 
@@ -34,6 +33,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", section 4.2.
     """
+    from scipy.optimize import minimize_scalar  # takes a quarter of a second, and most stages only read temperatures
+
     logits, rows = logits.astype(np.float64), np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:

@@ -45,11 +45,18 @@ def test_the_benchmark_prints_a_table_of_what_was_asked_for(
     assert not list(tmp_path.iterdir())  # results are written when everything was measured
 
 
+@pytest.mark.parametrize(
+    ("network", "changes"),
+    [
+        ("cnn", ["the middle 60 x 60 pixels only", "SimCLR pretraining", "CutMix", "stains of other groups"]),
+        ("lite0", ["half of the layers frozen", "random weights"]),
+    ],
+)
 def test_each_change_is_compared_with_the_parameters_as_they_are(
-    raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    network: str, changes: list[str], raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = "the middle 60 x 60 pixels only", "SimCLR pretraining", "CutMix", "stains of other groups", "two scales"
-    options = "--raw", str(raw), "--epochs", "1", "--threads", str(torch.get_num_threads()), "--device", "cpu"
+    options = ["--raw", str(raw), "--network", network, "--epochs", "1", "--device", "cpu"]
+    options += ["--threads", str(torch.get_num_threads())]
     monkeypatch.setattr(sys, "argv", ["generalisation", *options, *changes])
     generalisation.main()
     table = rows_of(capsys.readouterr().out)

@@ -9,7 +9,7 @@ from tissue import some_crops
 from torchvision.transforms import v2
 
 from benchmarks.studies import changes
-from benchmarks.studies.generalisation import SHAPE
+from benchmarks.studies.generalisation import SETTINGS
 from nuclei.crops import LabelledCrops
 from nuclei.models.networks import build
 from nuclei.training import loop
@@ -29,7 +29,7 @@ def test_a_mixed_network_is_asked_for_the_labels_of_its_mixture() -> None:
 @pytest.mark.parametrize("name", ["two scales", "average pooling", "two convolutions more", "blur, JPEG, brightness"])
 def test_a_changed_network_makes_logits_and_learns_in_all_its_layers(name: str) -> None:
     torch.manual_seed(0)
-    network = changes.CHANGES[name].adapt(build(SHAPE, seed=0)).train()
+    network = changes.OF_CNN[name].adapt(build(SETTINGS["cnn"].shape, seed=0)).train()
     network(torch.randn(4, 3, 100, 100)).square().sum().backward()
     assert all(weights.grad is not None and weights.grad.abs().sum() > 0 for weights in network.parameters())
 

@@ -195,7 +195,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epochs_with_the_same_bytes(tra
     for path, state in states.items():
         key = path.stem if path.stem == ALL_CROPS else int(path.stem)
         before = repr(float(loss[key, 1])).encode()
-        after = before[:-1] + (b"1" if before[-1:] != b"1" else b"2")
+        after = before[:5] + (b"1" if before[5:6] != b"1" else b"2") + before[6:]  # its last digits may not count
         assert state.count(before) == 1
         path.write_bytes(state.replace(before, after))
         marked.append((key, float(after)))
