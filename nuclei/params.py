@@ -278,6 +278,7 @@ class Predict(Section):
 
     tta: bool  # average over the eight flips and rotations
     average: Literal["final", "folds"]  # what `submit` uses: the network trained on all crops, or those of the folds
+    labelled_neighbours: bool  # whether `submit` weighs in the labels of nuclei near a crop, where crops share pixels
 
 
 class Report(Section):

@@ -7,29 +7,42 @@ import numpy as np
 from nuclei.crops import open_crops
 from nuclei.device import Compute
 from nuclei.errors import run
-from nuclei.files import read_csv, write_csv
+from nuclei.files import read_csv, write_csv, write_json
 from nuclei.models.checkpoint import load_fold_models, load_model
-from nuclei.models.predict import predict_mean
+from nuclei.models.neighbours import labels_around
+from nuclei.models.predict import predict_mean, weigh_labels_in
 from nuclei.params import load_params
-from nuclei.task import NETWORKS
+from nuclei.splitting.overlap import load_pairs
+from nuclei.splitting.places import crop_places
+from nuclei.task import NETWORKS, read_task
 
 
 def main() -> None:
-    params = load_params(Path("params.yaml"))
-    table, crops = read_csv(Path("data/crops/test.csv")), open_crops(Path("data/crops"), "test")
-    compute = Compute(params.device, params.threads)
+    params, task = load_params(Path("params.yaml")), read_task(Path("data/crops"))
+    train, test = (read_csv(Path(f"data/crops/{part}.csv")) for part in ("train", "test"))
+    places = crop_places(load_pairs(Path("data/overlaps.npz")), len(train) + len(test), task)
+    labelled = np.arange(len(train) + len(test)) < len(train)
+    labels = train["Label"].to_numpy(np.int64)
+    around = labels_around(places.take(~labelled), places.take(labelled), labels, len(task.classes))
+
+    crops, compute = open_crops(Path("data/crops"), "test"), Compute(params.device, params.threads)
+    changed = {}
     for name in NETWORKS:
         folder = Path(f"data/models/{name}")
         if params.predict.average == "folds":
             models = list(load_fold_models(folder).values())
         else:
             models = [load_model(folder / "final.safetensors")]
-        probabilities = predict_mean(models, crops, compute, params.train.precision, params.predict.tta)
-        labels = probabilities.argmax(axis=1)
-        write_csv(Path(f"reports/submit/submission_{name}.csv"), table[["Filename"]].assign(Label=labels))
-        classes = models[0].task.classes
-        counts = np.bincount(labels, minlength=len(classes))
-        print(f"{name}: " + ", ".join(f"{count} {title}" for count, title in zip(counts, classes, strict=True)))
+        probabilities = alone = predict_mean(models, crops, compute, params.train.precision, params.predict.tta)
+        if params.predict.labelled_neighbours:
+            probabilities = weigh_labels_in(models, alone, around, params.predict.tta)
+            changed[name] = int((probabilities.argmax(axis=1) != alone.argmax(axis=1)).sum())
+        answers = probabilities.argmax(axis=1)
+        write_csv(Path(f"reports/submit/submission_{name}.csv"), test[["Filename"]].assign(Label=answers))
+        counts = np.bincount(answers, minlength=len(task.classes))
+        print(f"{name}: " + ", ".join(f"{count} {title}" for count, title in zip(counts, task.classes, strict=True)))
+    near = {"near_labelled": float((~np.isnan(around[:, 0])).mean()), "changed": changed}
+    write_json(Path("reports/submit/neighbours.json"), near)
 
 
 if __name__ == "__main__":

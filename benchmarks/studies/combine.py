@@ -1,11 +1,12 @@
-"""What combining predictions brings: those of eight views, of both networks, of neighbouring nuclei.
+"""What combining predictions brings: those of eight views, of both networks, of neighbours and of their labels.
 
 `python -m benchmarks.studies.combine`, after `dvc repro evaluate`: a minute, nothing is trained.
 
 Everything is computed from the out-of-fold predictions in data/models. Neighbours are nuclei within a radius in the
 same mosaic, laid out by the pixels that crops share; for each fold, their weights are fitted on the other folds, as the
-temperatures are. Differences are from the same network with all views and without neighbours; of the mean of both, from
-the more accurate network.
+temperatures are. Labelled nuclei are those of the other folds, with the same weights: where the split is random, as a
+submission has them, and there alone. Differences are from the same network with all views and without neighbours; of
+the mean of both, from the more accurate network.
 """
 
 import argparse
@@ -15,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.markdown import markdown_table, with_interval
-from nuclei.crops import read_places
+from nuclei.crops import Places, read_places
 from nuclei.evaluation.comparison import compare
 from nuclei.evaluation.evaluate import cross_fit, read_out_of_fold
 from nuclei.evaluation.intervals import score_intervals
 from nuclei.evaluation.metrics import score
 from nuclei.evaluation.with_neighbours import cross_fit_neighbours
 from nuclei.files import read_csv
-from nuclei.models.neighbours import mean_of_neighbours
+from nuclei.models.neighbours import add_neighbours, fit_weights, labels_around, mean_of_neighbours
 from nuclei.task import NETWORKS, read_task
 
 RADII = 25, 50, 100  # microns
@@ -43,14 +44,32 @@ def main() -> None:
             probabilities[name] = cross_fit(logits, labels, folds)[0]
     rows = [describe(f"{name}, one view", crops, single[name], averaged[name], classes) for name in NETWORKS]
     better = max(averaged.values(), key=lambda probabilities: np.mean(probabilities.argmax(axis=1) == labels))
+    places = read_places(crops, task)
     averaged["mean of both"] = np.mean(list(averaged.values()), axis=0)
     for name, alone in averaged.items():
         rows.append(describe(name, crops, alone, None if name in NETWORKS else better, classes))
         for radius in radii:
-            around = mean_of_neighbours(alone, read_places(crops, task), radius)
-            together = cross_fit_neighbours(alone, around, labels, folds)
+            together = cross_fit_neighbours(alone, mean_of_neighbours(alone, places, radius), labels, folds)
             rows.append(describe(f"{name}, neighbours within {radius:g} microns", crops, together, alone, classes))
+            together = among_labels(alone, places, labels, folds, radius)
+            if not np.array_equal(together, alone):
+                title = f"{name}, labelled nuclei within {radius:g} microns"
+                rows.append(describe(title, crops, together, alone, classes))
     print(markdown_table(["", *TITLES], rows))
+
+
+def among_labels(
+    probabilities: np.ndarray, places: Places, labels: np.ndarray, folds: np.ndarray, radius: float
+) -> np.ndarray:
+    """Weigh in the labels of the crops of the other folds, as `nuclei.models.predict.weigh_labels_in` does."""
+    together, around = probabilities.copy(), mean_of_neighbours(probabilities, places, radius)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        weights = fit_weights(probabilities[~inside], around[~inside], labels[~inside])
+        near = labels_around(places.take(inside), places.take(~inside), labels[~inside], probabilities.shape[1], radius)
+        if weights:
+            together[inside] = add_neighbours(probabilities[inside], near, weights)
+    return together
 
 
 def describe(

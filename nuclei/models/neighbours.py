@@ -37,6 +37,31 @@ def mean_of_neighbours(probabilities: np.ndarray, places: Places, radius: float 
     return means
 
 
+def labels_around(
+    places: Places, labelled: Places, labels: np.ndarray, classes: int, radius: float = RADIUS
+) -> np.ndarray:
+    """Return the shares of the classes among the labelled nuclei within a radius of each nucleus.
+
+    A labelled nucleus in the very same place counts, too: it is the nucleus itself, cut out twice.
+
+    Args:
+        places: Of the N nuclei.
+        labelled: Places of M others.
+        labels: int (M,), of these.
+        classes: K, their number.
+        radius: Microns.
+
+    Returns:
+        float64 (N, K), rows sum to 1; NaN where no labelled nucleus is near.
+    """
+    shares = np.full((len(places.tissue), classes), np.nan)
+    near = cKDTree(_points(labelled, radius)).query_ball_point(_points(places, radius), radius)
+    for row, others in enumerate(near):
+        if others:
+            shares[row] = np.bincount(labels[others], minlength=classes) / len(others)
+    return shares
+
+
 def fit_weights(probabilities: np.ndarray, around: np.ndarray, labels: np.ndarray) -> tuple[float, ...] | None:
     """Fit how much a nucleus and its neighbours count: the labels are to be likely, and the weights not extreme.
 
@@ -74,7 +99,7 @@ def add_neighbours(probabilities: np.ndarray, around: np.ndarray, weights: Seque
 
     Args:
         probabilities: float (N, K).
-        around: float (N, K), from `mean_of_neighbours`.
+        around: float (N, K), from `mean_of_neighbours` or `labels_around`.
         weights: From `fit_weights`.
 
     Returns:
@@ -91,10 +116,14 @@ def _log(probabilities: np.ndarray) -> np.ndarray:
     return np.log(probabilities.astype(np.float64).clip(FLOOR))
 
 
+def _points(places: Places, radius: float) -> np.ndarray:
+    """Return places as points, float (N, 3): a third axis keeps the nuclei of other tissue out of reach."""
+    return np.stack([places.y, places.x, 10 * radius * places.tissue], axis=1)
+
+
 def _neighbours(places: Places, radius: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield some of the N nuclei, int (n,), the neighbours of all of these in turn, and how many each has, int (n,)."""
-    apart = 10 * radius * places.tissue  # a third axis keeps the nuclei of other tissue out of reach
-    points = np.stack([places.y, places.x, apart], axis=1)
+    points = _points(places, radius)
     tree = cKDTree(points)
     for start in range(0, len(points), AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, len(points)))

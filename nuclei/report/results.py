@@ -33,7 +33,7 @@ FILES = {
     "robustness": ["robustness/scores_{}.csv"],
     "review": ["review/label_issues.csv"],
     "explain": ["explain", "explain/faithfulness.csv"],
-    "submit": ["submit/submission_{}.csv"],
+    "submit": ["submit/submission_{}.csv", "submit/neighbours.json"],
     "figures": [
         "figures/curves.png",
         "figures/trials.png",

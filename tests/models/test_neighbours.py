@@ -4,7 +4,7 @@ from simulated_scores import calibrated
 
 from nuclei.crops import Places
 from nuclei.models import neighbours
-from nuclei.models.neighbours import add_neighbours, fit_weights, mean_of_neighbours
+from nuclei.models.neighbours import add_neighbours, fit_weights, labels_around, mean_of_neighbours
 from nuclei.models.temperature import softmax
 
 
@@ -20,6 +20,14 @@ def test_neighbours_are_other_nuclei_of_the_same_tissue_within_50_microns():
     assert means[0].tolist() == [0, 0.5, 0.5, 0, 0, 0]  # not the one that is 0.7 microns away: the same nucleus
     assert means[1].tolist() == pytest.approx([1 / 3, 0, 0, 1 / 3, 0, 1 / 3])
     assert np.isnan(means[4]).all()  # at the same place, in other tissue
+
+
+def test_labels_around_are_shares_of_the_labelled_nuclei_within_50_microns_in_the_same_tissue():
+    labelled = places((0, 0, 0), (0, 0, 40), (0, 0, 95), (1, 0, 0))
+    shares = labels_around(places((0, 0, 0), (0, 0, 50), (2, 0, 0)), labelled, np.array([2, 0, 0, 1]), classes=3)
+    assert shares[0].tolist() == [0.5, 0, 0.5]  # the one in the same place is the same nucleus, and its label is known
+    assert shares[1].tolist() == pytest.approx([2 / 3, 0, 1 / 3])
+    assert np.isnan(shares[2]).all()
 
 
 def test_blocks_of_nuclei_make_no_difference(monkeypatch):

@@ -7,9 +7,9 @@ from references import NO_REFERENCE
 from torch import nn
 
 from nuclei.device import Compute
-from nuclei.models.calibration import Calibration
+from nuclei.models.calibration import Calibration, Neighbourhood
 from nuclei.models.checkpoint import Model
-from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_mean, predict_probabilities
+from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_mean, predict_probabilities, weigh_labels_in
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.temperature import softmax
 from nuclei.models.transforms import flip_rotate, normalise
@@ -121,3 +121,18 @@ def test_models_are_averaged_by_their_calibrated_probabilities(network, monkeypa
     mean = predict_mean(models, crops, Compute("cpu", threads), "float32", tta=True)
     np.testing.assert_allclose(mean, (parts[0] + parts[1]) / 2)
     assert np.abs(parts[0] - parts[1]).max() > 0.01
+
+
+def test_labels_are_weighed_in_by_the_mean_weights_of_the_models_that_predicted():
+    def model(*weights):
+        neighbourhood = Neighbourhood(weights, (), ()) if weights else None
+        calibrations = Calibration(neighbourhood=neighbourhood), Calibration()
+        return Model("cnn", nn.Identity(), SmallCNN(3, (4, 4, 4, 4), (4, 4), 0.0), *calibrations, NO_REFERENCE)
+
+    probabilities, around = np.array([[0.6, 0.4], [0.6, 0.4]]), np.array([[0.2, 0.8], [np.nan, np.nan]])
+    together = weigh_labels_in([model(1.0, 0.5, 1.5), model(1.0, 1.5, 0.5)], probabilities, around, tta=True)
+    expected = np.array([0.6 * 0.2, 0.4 * 0.8])
+    assert np.allclose(together[0], expected / expected.sum())
+    assert np.array_equal(together[1], probabilities[1])  # no labelled nucleus is near
+    for models, tta in (([model()], True), ([model(1.0, 1.0, 1.0), model()], True), ([model(1.0, 1.0, 1.0)], False)):
+        assert np.array_equal(weigh_labels_in(models, probabilities, around, tta), probabilities)

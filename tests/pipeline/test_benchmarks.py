@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from simulated_scores import calibrated
 
 from benchmarks.markdown import markdown_table
 from benchmarks.speed import suite
 from benchmarks.speed.table import COMPARISONS
 from benchmarks.studies import combine, detection, generalisation
+from nuclei.crops import Places
 from nuclei.data.synthetic.sample import write_sample
+from nuclei.models.temperature import softmax
 from nuclei.params import Sample
 from tools.clone import Clone
 
@@ -97,6 +100,18 @@ def test_views_networks_and_neighbours_are_combined_after_a_run(
         assert [float(cell.split()[0]) for cell in row[1:4]] == [
             pytest.approx(metrics[metric], abs=0.0005) for metric in ("accuracy", "balanced_accuracy", "log_loss")
         ]
+
+
+def test_labels_of_other_folds_are_weighed_in_where_these_have_nuclei_nearby() -> None:
+    logits, labels = calibrated(600)
+    order = np.argsort(labels, kind="stable")  # ten of a kind lie together
+    labels, probabilities = labels[order], softmax(logits[order])
+    places = Places(np.arange(600) // 10, np.zeros(600), 5.0 * (np.arange(600) % 10))
+    by_tissue, at_random = places.tissue % 3, np.random.default_rng(0).integers(0, 3, 600)
+    assert np.array_equal(combine.among_labels(probabilities, places, labels, by_tissue, 50), probabilities)
+    together = combine.among_labels(probabilities, places, labels, at_random, 50)
+    wrong, less = ((values.argmax(axis=1) != labels).mean() for values in (probabilities, together))
+    assert less < wrong / 4
 
 
 def test_all_that_is_compared_can_be_run() -> None:

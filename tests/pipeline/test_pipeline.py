@@ -19,6 +19,7 @@ from PIL import Image
 from nuclei.models.checkpoint import load_model
 from nuclei.models.predict import predict_probabilities
 from nuclei.report.results import STAGES as STAGE_OF_FILE
+from nuclei.splitting.overlap import load_pairs
 from nuclei.task import NETWORKS
 from tools.certificate import hashes
 from tools.clone import ROOT, Clone
@@ -110,6 +111,7 @@ def test_a_second_repro_has_nothing_to_do_and_leaves_git_clean(finished):
         ({"review.crops": 4}, {"review"}),
         ({"predict.tta": False}, {"evaluate", "submit"} | AFTER_EVALUATION),
         ({"predict.average": "folds"}, {"submit"}),
+        ({"predict.labelled_neighbours": False}, {"submit"}),
         ({"report.crops": 5}, set()),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -136,7 +138,7 @@ def test_changed_starting_weights_are_noticed(finished):
 @pytest.fixture(scope="module")
 def experiment(finished: Clone) -> Iterator[SimpleNamespace]:
     """What `dvc exp run` ran and wrote with other primary metrics and other submissions."""
-    changes = ("-S", "model=cnn", "-S", "predict.average=folds")
+    changes = ("-S", "model=cnn", "-S", "predict.average=folds", "-S", "predict.labelled_neighbours=false")
     out = finished.run("dvc", "exp", "run", "-n", "cnn", *changes, "primary_metrics", "submit").stdout
     submission = pd.read_csv(finished.path / "reports/submit/submission_cnn.csv")
     finished.run("git", "checkout", ".")
@@ -209,6 +211,18 @@ def test_submissions_may_be_the_average_of_the_folds_networks(finished, experime
     probabilities = [predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True) for model in models]
     mean = np.mean(probabilities, axis=0)
     assert np.allclose(mean[np.arange(len(mean)), experiment.submission["Label"]], mean.max(axis=1), atol=0.02)
+
+
+def test_labels_near_a_test_crop_are_weighed_into_its_answer(finished):
+    pairs, n = load_pairs(finished.path / "data/overlaps.npz"), len(pd.read_csv(finished.path / "data/crops/train.csv"))
+    crops, near = np.load(finished.path / "data/crops/test.npy"), read_json(finished, "reports/submit/neighbours.json")
+    sharing = np.unique(pairs.second[(pairs.first < n) & (pairs.second >= n)])  # a labelled crop's pixels
+    assert 0 < len(sharing) / len(crops) <= near["near_labelled"] <= 1
+    for name in NETWORKS:
+        model = load_model(finished.path / f"data/models/{name}/final.safetensors")
+        alone = predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True).argmax(axis=1)
+        answers = pd.read_csv(finished.path / f"reports/submit/submission_{name}.csv")["Label"]
+        assert near["changed"][name] == (answers != alone).sum()
 
 
 def test_the_tables_add_up_to_the_scores(finished):
