@@ -5,8 +5,10 @@
 Everything is computed from the out-of-fold predictions in data/models. Neighbours are nuclei within a radius in the
 same mosaic, laid out by the pixels that crops share; for each fold, their weights are fitted on the other folds, as the
 temperatures are. Labelled nuclei are those of the other folds, with the same weights: where the split is random, as a
-submission has them, and there alone. Differences are from the same network with all views and without neighbours; of
-the mean of both, from the more accurate network.
+submission has them, and there alone. Adjusted: the class frequencies of the other folds count half (Menon et al. 2021,
+"Long-tail learning via logit adjustment", at 0.5), which favours rare classes. Differences are from the same network
+with all views and without neighbours; of the mean of both, from the more accurate network; of what is adjusted, from
+the same before.
 """
 
 import argparse
@@ -50,7 +52,9 @@ def main() -> None:
         rows.append(describe(name, crops, alone, None if name in NETWORKS else better, classes))
         for radius in radii:
             together = cross_fit_neighbours(alone, mean_of_neighbours(alone, places, radius), labels, folds)
-            rows.append(describe(f"{name}, neighbours within {radius:g} microns", crops, together, alone, classes))
+            title = f"{name}, neighbours within {radius:g} microns"
+            rows.append(describe(title, crops, together, alone, classes))
+            rows.append(describe(f"{title}, adjusted", crops, adjust(together, labels, folds), together, classes))
             together = among_labels(alone, places, labels, folds, radius)
             if not np.array_equal(together, alone):
                 title = f"{name}, labelled nuclei within {radius:g} microns"
@@ -70,6 +74,16 @@ def among_labels(
         if weights:
             together[inside] = add_neighbours(probabilities[inside], near, weights)
     return together
+
+
+def adjust(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray, strength: float = 0.5) -> np.ndarray:
+    """Divide by the class frequencies of the other folds, to the power of `strength`; rows sum to 1 again."""
+    adjusted = np.empty_like(probabilities)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        frequencies = np.bincount(labels[~inside], minlength=probabilities.shape[1]) / (~inside).sum()
+        adjusted[inside] = probabilities[inside] / frequencies**strength
+    return adjusted / adjusted.sum(axis=1, keepdims=True)
 
 
 def describe(

@@ -91,7 +91,7 @@ def test_views_networks_and_neighbours_are_combined_after_a_run(
     names = [
         f"{name}{after}"
         for name in ("cnn", "resnet", "mean of both")
-        for after in ("", ", neighbours within 50 microns")
+        for after in ("", ", neighbours within 50 microns", ", neighbours within 50 microns, adjusted")
     ]
     assert [row[0] for row in rows] == ["cnn, one view", "resnet, one view", *names]
     for name in ("cnn", "resnet"):
