@@ -54,11 +54,12 @@ def labels_around(
     Returns:
         float64 (N, K), rows sum to 1; NaN where no labelled nucleus is near.
     """
-    shares = np.full((len(places.tissue), classes), np.nan)
-    near = cKDTree(_points(labelled, radius)).query_ball_point(_points(places, radius), radius)
-    for row, others in enumerate(near):
-        if others:
-            shares[row] = np.bincount(labels[others], minlength=classes) / len(others)
+    points, tree = _points(places, radius), cKDTree(_points(labelled, radius))
+    shares = np.full((len(points), classes), np.nan)
+    for start in range(0, len(points), AT_ONCE):
+        for row, near in enumerate(tree.query_ball_point(points[start : start + AT_ONCE], radius), start):
+            if near:
+                shares[row] = np.bincount(labels[near], minlength=classes) / len(near)
     return shares
 
 
