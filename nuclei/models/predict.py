@@ -138,11 +138,9 @@ def weigh_labels_in(models: Sequence[Model], probabilities: np.ndarray, around: 
     """
     fitted = [(model.averaged if tta else model.single).neighbourhood for model in models]
     weights = [neighbourhood.weights for neighbourhood in fitted if neighbourhood]
-    return (
-        add_neighbours(probabilities, around, np.mean(weights, axis=0))
-        if len(weights) == len(models)
-        else probabilities
-    )
+    if len(weights) < len(models):
+        return probabilities
+    return add_neighbours(probabilities, around, np.mean(weights, axis=0))
 
 
 def _views(inputs: Tensor) -> list[Tensor]:
