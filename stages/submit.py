@@ -9,8 +9,8 @@ from nuclei.device import Compute
 from nuclei.errors import run
 from nuclei.files import read_csv, write_csv, write_json
 from nuclei.models.checkpoint import load_fold_models, load_model
-from nuclei.models.neighbours import labels_around
-from nuclei.models.predict import predict_mean, weigh_labels_in
+from nuclei.models.neighbours import add_neighbours, labels_around
+from nuclei.models.predict import neighbour_weights, predict_mean
 from nuclei.params import load_params
 from nuclei.splitting.overlap import load_pairs
 from nuclei.splitting.places import crop_places
@@ -34,8 +34,9 @@ def main() -> None:
         else:
             models = [load_model(folder / "final.safetensors")]
         probabilities = alone = predict_mean(models, crops, compute, params.train.precision, params.predict.tta)
-        if params.predict.labelled_neighbours:
-            probabilities = weigh_labels_in(models, alone, around, params.predict.tta)
+        weights = neighbour_weights(models, params.predict.tta)
+        if params.predict.labelled_neighbours and weights is not None:
+            probabilities = add_neighbours(alone, around, weights)
             changed[name] = int((probabilities.argmax(axis=1) != alone.argmax(axis=1)).sum())
         answers = probabilities.argmax(axis=1)
         write_csv(Path(f"reports/submit/submission_{name}.csv"), test[["Filename"]].assign(Label=answers))

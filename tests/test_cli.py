@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import tifffile
 from consep import draw_tiles, write_consep
 from tissue import some_crops, tissue, write_model
 
+import stages.submit
 from nuclei.cli import main, parse
 from nuclei.params import load_params
+from tools.clone import change_params
 
 FAST = ["--no-tta", "--threads", "1"]
 
@@ -51,17 +54,24 @@ def test_defaults_are_those_of_the_pipeline():
     assert args.precision == params.train.precision
 
 
-def test_predict_gives_the_answers_of_submit_but_where_labelled_nuclei_are_near(finished, tmp_path, run):
-    params = load_params(finished.path / "params.yaml")
-    changed = json.loads((finished.path / "reports/submit/neighbours.json").read_text())["changed"]
+def test_predict_gives_the_answers_of_submit_without_labels_nearby(
+    finished, tmp_path, run, monkeypatch, unchanged_torch
+):
+    shutil.copy(finished.path / "params.yaml", tmp_path)
+    change_params(tmp_path / "params.yaml", {"predict.labelled_neighbours": False})
+    (tmp_path / "data").symlink_to(finished.path / "data")
+    monkeypatch.chdir(tmp_path)
+    stages.submit.main()
+    assert json.loads(Path("reports/submit/neighbours.json").read_text())["changed"] == {}
+    params = load_params(Path("params.yaml"))
     for name in ("cnn", "resnet"):
         model = finished.path / f"data/models/{name}/final.safetensors"
         crops = finished.path / "data/sample/test.zip"
         code, out, _ = run("predict", model, crops, "--out", tmp_path, "--threads", params.threads)
         assert code == 0 and "test_predictions.csv" in out
         table = pd.read_csv(tmp_path / "test_predictions.csv").set_index("Filename")
-        submission = pd.read_csv(finished.path / f"reports/submit/submission_{name}.csv").set_index("Filename")
-        assert (table.Predicted[submission.index] != submission.Label).sum() == changed[name]
+        submission = pd.read_csv(f"reports/submit/submission_{name}.csv").set_index("Filename")
+        assert table.Predicted.to_dict() == submission.Label.to_dict()
 
 
 def test_predict_on_a_tile_writes_three_files(model, tmp_path, run):

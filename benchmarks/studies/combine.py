@@ -4,11 +4,11 @@
 
 Everything is computed from the out-of-fold predictions in data/models. Neighbours are nuclei within a radius in the
 same mosaic, laid out by the pixels that crops share; for each fold, their weights are fitted on the other folds, as the
-temperatures are. Labelled nuclei are those of the other folds, with the same weights: where the split is random, as a
-submission has them, and there alone. Adjusted: the class frequencies of the other folds count half (Menon et al. 2021,
-"Long-tail learning via logit adjustment", at 0.5), which favours rare classes. Differences are from the same network
-with all views and without neighbours; of the mean of both, from the more accurate network; of what is adjusted, from
-the same before.
+temperatures are. Labelled nuclei are those of the other folds, with the same weights, as a submission has them: where a
+mosaic has crops of several folds, as in a random split. Adjusted: the class frequencies of the other folds count half,
+which favours rare classes (Menon et al. 2021, "Long-tail learning via logit adjustment", at a strength of 0.5).
+Differences are from the same network with all views and without neighbours; of the mean of both, from the more accurate
+network; of what is adjusted, from the same before.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from nuclei.evaluation.intervals import score_intervals
 from nuclei.evaluation.metrics import score
 from nuclei.evaluation.with_neighbours import cross_fit_neighbours
 from nuclei.files import read_csv
-from nuclei.models.neighbours import add_neighbours, fit_weights, labels_around, mean_of_neighbours
+from nuclei.models.neighbours import labels_around, mean_of_neighbours
 from nuclei.task import NETWORKS, read_task
 
 RADII = 25, 50, 100  # microns
@@ -51,29 +51,29 @@ def main() -> None:
     for name, alone in averaged.items():
         rows.append(describe(name, crops, alone, None if name in NETWORKS else better, classes))
         for radius in radii:
-            together = cross_fit_neighbours(alone, mean_of_neighbours(alone, places, radius), labels, folds)
+            around = mean_of_neighbours(alone, places, radius)
+            together = cross_fit_neighbours(alone, around, labels, folds)
             title = f"{name}, neighbours within {radius:g} microns"
             rows.append(describe(title, crops, together, alone, classes))
             rows.append(describe(f"{title}, adjusted", crops, adjust(together, labels, folds), together, classes))
-            together = among_labels(alone, places, labels, folds, radius)
-            if not np.array_equal(together, alone):
+            known = labels_of_other_folds(places, labels, folds, len(classes), radius)
+            if not np.isnan(known).all():
+                together = cross_fit_neighbours(alone, around, labels, folds, known)
                 title = f"{name}, labelled nuclei within {radius:g} microns"
                 rows.append(describe(title, crops, together, alone, classes))
     print(markdown_table(["", *TITLES], rows))
 
 
-def among_labels(
-    probabilities: np.ndarray, places: Places, labels: np.ndarray, folds: np.ndarray, radius: float
+def labels_of_other_folds(
+    places: Places, labels: np.ndarray, folds: np.ndarray, classes: int, radius: float
 ) -> np.ndarray:
-    """Weigh in the labels of the crops of the other folds, as `nuclei.models.predict.weigh_labels_in` does."""
-    together, around = probabilities.copy(), mean_of_neighbours(probabilities, places, radius)
+    """Return `labels_around` of each crop, of the crops in other folds."""
+    shares = np.empty((len(labels), classes))
     for fold in np.unique(folds):
         inside = folds == fold
-        weights = fit_weights(probabilities[~inside], around[~inside], labels[~inside])
-        near = labels_around(places.take(inside), places.take(~inside), labels[~inside], probabilities.shape[1], radius)
-        if weights:
-            together[inside] = add_neighbours(probabilities[inside], near, weights)
-    return together
+        others = places.take(~inside), labels[~inside]
+        shares[inside] = labels_around(places.take(inside), *others, classes, radius)
+    return shares
 
 
 def adjust(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray, strength: float = 0.5) -> np.ndarray:

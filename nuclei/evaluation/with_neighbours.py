@@ -40,7 +40,11 @@ def evaluate_with_neighbours(
 
 
 def cross_fit_neighbours(
-    probabilities: np.ndarray, around: np.ndarray, labels: np.ndarray, folds: np.ndarray
+    probabilities: np.ndarray,
+    around: np.ndarray,
+    labels: np.ndarray,
+    folds: np.ndarray,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """Weigh in the neighbours of the crops of each fold as the other folds say.
 
@@ -49,14 +53,16 @@ def cross_fit_neighbours(
         around: float (N, K), from `nuclei.models.neighbours.mean_of_neighbours`.
         labels: int (N,).
         folds: int (N,), at least two different ones.
+        known: float (N, K), from `nuclei.models.neighbours.labels_around`: weighed in instead of `around`, which the
+            weights are fitted on all the same; None: `around` is.
 
     Returns:
         float64 (N, K), rows sum to 1.
     """
-    together = probabilities.copy()
+    together, shown = probabilities.copy(), around if known is None else known
     for fold in np.unique(folds):
         inside = folds == fold
         weights = fit_weights(probabilities[~inside], around[~inside], labels[~inside])
         if weights:
-            together[inside] = add_neighbours(probabilities[inside], around[inside], weights)
+            together[inside] = add_neighbours(probabilities[inside], shown[inside], weights)
     return together

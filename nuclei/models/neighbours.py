@@ -42,7 +42,7 @@ def labels_around(
 ) -> np.ndarray:
     """Return the shares of the classes among the labelled nuclei within a radius of each nucleus.
 
-    A labelled nucleus in the very same place counts, too: it is the nucleus itself, cut out twice.
+    Where one of them lies so close that it is the same nucleus, cut twice, its label alone is returned.
 
     Args:
         places: Of the N nuclei.
@@ -57,7 +57,10 @@ def labels_around(
     points, tree = _points(places, radius), cKDTree(_points(labelled, radius))
     shares = np.full((len(points), classes), np.nan)
     for start in range(0, len(points), AT_ONCE):
-        for row, near in enumerate(tree.query_ball_point(points[start : start + AT_ONCE], radius), start):
+        block = points[start : start + AT_ONCE]
+        same = tree.query_ball_point(block, SAME_NUCLEUS)
+        for row, around in enumerate(tree.query_ball_point(block, radius), start):
+            near = same[row - start] or around
             if near:
                 shares[row] = np.bincount(labels[near], minlength=classes) / len(near)
     return shares

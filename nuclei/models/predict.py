@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from nuclei.cluster import map_crops
 from nuclei.device import Compute, autocast
 from nuclei.models.checkpoint import Model
-from nuclei.models.neighbours import add_neighbours
 from nuclei.models.networks import Architecture, watch
 from nuclei.models.temperature import softmax
 from nuclei.models.transforms import normalise
@@ -121,26 +120,19 @@ def predict_mean(models: Sequence[Model], crops: np.ndarray, compute: Compute, p
     return np.mean([map_crops(predict, [crops], compute) for predict in predictors], axis=0)
 
 
-def weigh_labels_in(models: Sequence[Model], probabilities: np.ndarray, around: np.ndarray, tta: bool) -> np.ndarray:
-    """Return the probabilities of crops in the light of labelled nuclei near them, see `nuclei.models.neighbours`.
-
-    The weights are those of neighbours with predicted classes, which are less certain.
+def neighbour_weights(models: Sequence[Model], tta: bool) -> list[float] | None:
+    """Return how much neighbours count, see `nuclei.models.neighbours`: the mean of the models' weights.
 
     Args:
-        models: What predicted; several: with the mean of their weights.
-        probabilities: Of `predict_mean`, float (N, K).
-        around: float (N, K), of `labels_around`.
-        tta: As in `predict_mean`.
+        models: One or more.
+        tta: Whether they average over the eight flips and rotations.
 
     Returns:
-        float64 (N, K), rows sum to 1; as they were where a model was trained on crops that share no pixels, so that
-        it has no weights.
+        1 + K weights; None where one of them has no weights, since no crop that they were fitted on has a neighbour.
     """
     fitted = [(model.averaged if tta else model.single).neighbourhood for model in models]
     weights = [neighbourhood.weights for neighbourhood in fitted if neighbourhood]
-    if len(weights) < len(models):
-        return probabilities
-    return add_neighbours(probabilities, around, np.mean(weights, axis=0))
+    return np.mean(weights, axis=0).tolist() if len(weights) == len(models) else None
 
 
 def _views(inputs: Tensor) -> list[Tensor]:

@@ -1,8 +1,25 @@
 """Where the nuclei of crops that share pixels lie."""
 
+import numpy as np
+
 from nuclei.crops import Places
 from nuclei.splitting.overlap import Pairs, layout
 from nuclei.task import Task
+
+
+def crop_centres(pairs: Pairs, n: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where the middle of each crop lies.
+
+    Args:
+        pairs: Of the N crops.
+        n: N.
+        side: Pixels per side of a crop.
+
+    Returns:
+        int64 (N,) each: the mosaic, numbered by first appearance, and y and x in it, pixels.
+    """
+    placed = layout(pairs, n, (side, side))
+    return placed.group, placed.y + side // 2, placed.x + side // 2
 
 
 def crop_places(pairs: Pairs, n: int, task: Task) -> Places:
@@ -13,5 +30,5 @@ def crop_places(pairs: Pairs, n: int, task: Task) -> Places:
         n: N.
         task: The size of the crops, and their resolution.
     """
-    placed, half = layout(pairs, n, (task.side, task.side)), task.side // 2
-    return Places(placed.group, task.mpp * (placed.y + half), task.mpp * (placed.x + half))
+    mosaic, y, x = crop_centres(pairs, n, task.side)
+    return Places(mosaic, task.mpp * y, task.mpp * x)

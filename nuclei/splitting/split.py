@@ -9,7 +9,8 @@ from nuclei.errors import InputError
 from nuclei.params import Split
 from nuclei.splitting.folds import assign_folds, fold_warnings
 from nuclei.splitting.leakage import check_folds, measure_leakage, merge_groups, training_groups
-from nuclei.splitting.overlap import Pairs, layout
+from nuclei.splitting.overlap import Pairs
+from nuclei.splitting.places import crop_centres
 from nuclei.task import Task
 
 HELD_OUT_ON_SAMPLE = 2  # folds, where the parameters leave it open: a quick look
@@ -69,6 +70,6 @@ def split_crops(
         warnings.append(f"the split leaks: {leakage['pairs_across_folds']:,} pairs of crops share pixels across folds")
     held_out = min(settings.held_out or (HELD_OUT_ON_SAMPLE if on_sample else settings.folds), settings.folds)
     table = crops[["Filename", "Label"]].assign(Group=group, Fold=folds, Held_out=(folds < held_out).astype(int))
-    placed, half = layout(pairs, n + n_test, (task.side, task.side)), task.side // 2
-    table = table.assign(Mosaic=placed.group[:n], X=placed.x[:n] + half, Y=placed.y[:n] + half)
+    mosaic, y, x = (values[:n] for values in crop_centres(pairs, n + n_test, task.side))
+    table = table.assign(Mosaic=mosaic, X=x, Y=y)
     return SplitCrops(table, random_folds, leakage, warnings)

@@ -25,7 +25,7 @@ def test_neighbours_are_other_nuclei_of_the_same_tissue_within_50_microns():
 def test_labels_around_are_shares_of_the_labelled_nuclei_within_50_microns_in_the_same_tissue():
     labelled = places((0, 0, 0), (0, 0, 40), (0, 0, 95), (1, 0, 0))
     shares = labels_around(places((0, 0, 0), (0, 0, 50), (2, 0, 0)), labelled, np.array([2, 0, 0, 1]), classes=3)
-    assert shares[0].tolist() == [0.5, 0, 0.5]  # the one in the same place is the same nucleus, and its label is known
+    assert shares[0].tolist() == [0, 0, 1]  # the one in the same place is the same nucleus, and its label is known
     assert shares[1].tolist() == pytest.approx([2 / 3, 0, 1 / 3])
     assert np.isnan(shares[2]).all()
 
@@ -36,17 +36,23 @@ def test_blocks_of_nuclei_make_no_difference(monkeypatch):
         softmax(rng.normal(size=(300, 4))),
         Places(np.arange(300) % 3, *rng.uniform(0, 300, (2, 300))),
     )
-    whole = mean_of_neighbours(probabilities, where)
+    labelled, labels = Places(np.arange(100) % 3, *rng.uniform(0, 300, (2, 100))), rng.integers(0, 4, 100)
+    whole, known = mean_of_neighbours(probabilities, where), labels_around(where, labelled, labels, 4)
     monkeypatch.setattr(neighbours, "AT_ONCE", 7)
     assert np.allclose(mean_of_neighbours(probabilities, where), whole, equal_nan=True, atol=1e-12)
+    assert np.array_equal(labels_around(where, labelled, labels, 4), known, equal_nan=True)
+    assert 0 < np.isnan(known).all(axis=1).sum() < 300
     assert 0 < np.isnan(whole).all(axis=1).sum() < 300
     rest = np.isfinite(whole).all(axis=1)
     assert np.allclose(whole[rest].sum(axis=1), 1)
 
 
 def test_no_nuclei_have_no_neighbours():
-    nothing = np.empty((0, 4))
-    assert mean_of_neighbours(nothing, Places(*np.empty((3, 0)))).shape == (0, 4)
+    nothing, nowhere = np.empty((0, 4)), Places(*np.empty((3, 0)))
+    assert mean_of_neighbours(nothing, nowhere).shape == (0, 4)
+    somewhere, no_labels = places((0, 0, 0)), np.empty(0, int)
+    assert labels_around(nowhere, somewhere, np.array([1]), 4).shape == (0, 4)
+    assert np.isnan(labels_around(somewhere, nowhere, no_labels, 4)).all()
 
 
 def blobs(share, seed=0):

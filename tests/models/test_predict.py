@@ -9,7 +9,7 @@ from torch import nn
 from nuclei.device import Compute
 from nuclei.models.calibration import Calibration, Neighbourhood
 from nuclei.models.checkpoint import Model
-from nuclei.models.predict import BATCH_SIZE, predict_logits, predict_mean, predict_probabilities, weigh_labels_in
+from nuclei.models.predict import BATCH_SIZE, neighbour_weights, predict_logits, predict_mean, predict_probabilities
 from nuclei.models.small_cnn import SmallCNN
 from nuclei.models.temperature import softmax
 from nuclei.models.transforms import flip_rotate, normalise
@@ -123,16 +123,13 @@ def test_models_are_averaged_by_their_calibrated_probabilities(network, monkeypa
     assert np.abs(parts[0] - parts[1]).max() > 0.01
 
 
-def test_labels_are_weighed_in_by_the_mean_weights_of_the_models_that_predicted():
+def test_neighbours_count_as_much_as_on_average_over_the_models_and_not_where_one_of_them_does_not_know():
     def model(*weights):
         neighbourhood = Neighbourhood(weights, (), ()) if weights else None
         calibrations = Calibration(neighbourhood=neighbourhood), Calibration()
         return Model("cnn", nn.Identity(), SmallCNN(3, (4, 4, 4, 4), (4, 4), 0.0), *calibrations, NO_REFERENCE)
 
-    probabilities, around = np.array([[0.6, 0.4], [0.6, 0.4]]), np.array([[0.2, 0.8], [np.nan, np.nan]])
-    together = weigh_labels_in([model(1.0, 0.5, 1.5), model(1.0, 1.5, 0.5)], probabilities, around, tta=True)
-    expected = np.array([0.6 * 0.2, 0.4 * 0.8])
-    assert np.allclose(together[0], expected / expected.sum())
-    assert np.array_equal(together[1], probabilities[1])  # no labelled nucleus is near
-    for models, tta in (([model()], True), ([model(1.0, 1.0, 1.0), model()], True), ([model(1.0, 1.0, 1.0)], False)):
-        assert np.array_equal(weigh_labels_in(models, probabilities, around, tta), probabilities)
+    known = [model(1.0, 0.5, 1.5), model(0.5, 1.5, 0.5)]
+    assert neighbour_weights(known, tta=True) == [0.75, 1.0, 1.0]
+    assert neighbour_weights([*known, model()], tta=True) is None
+    assert neighbour_weights(known, tta=False) is None

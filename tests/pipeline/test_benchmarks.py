@@ -14,6 +14,8 @@ from benchmarks.speed.table import COMPARISONS
 from benchmarks.studies import combine, detection, generalisation
 from nuclei.crops import Places
 from nuclei.data.synthetic.sample import write_sample
+from nuclei.evaluation.with_neighbours import cross_fit_neighbours
+from nuclei.models.neighbours import mean_of_neighbours
 from nuclei.models.temperature import softmax
 from nuclei.params import Sample
 from tools.clone import Clone
@@ -108,8 +110,10 @@ def test_labels_of_other_folds_are_weighed_in_where_these_have_nuclei_nearby() -
     labels, probabilities = labels[order], softmax(logits[order])
     places = Places(np.arange(600) // 10, np.zeros(600), 5.0 * (np.arange(600) % 10))
     by_tissue, at_random = places.tissue % 3, np.random.default_rng(0).integers(0, 3, 600)
-    assert np.array_equal(combine.among_labels(probabilities, places, labels, by_tissue, 50), probabilities)
-    together = combine.among_labels(probabilities, places, labels, at_random, 50)
+    assert np.isnan(combine.labels_of_other_folds(places, labels, by_tissue, 4, 50)).all()
+    known = combine.labels_of_other_folds(places, labels, at_random, 4, 50)
+    around = mean_of_neighbours(probabilities, places)
+    together = cross_fit_neighbours(probabilities, around, labels, at_random, known)
     wrong, less = ((values.argmax(axis=1) != labels).mean() for values in (probabilities, together))
     assert less < wrong / 4
 

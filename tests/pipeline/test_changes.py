@@ -17,12 +17,13 @@ from nuclei.training import loop
 
 def test_a_mixed_network_is_asked_for_the_labels_of_its_mixture() -> None:
     network = changes.Mixed(partial(v2.MixUp, alpha=1.0), torch.nn.Flatten())
-    inputs, labels = torch.eye(4).view(4, 1, 2, 2), torch.tensor([0, 1, 2, 3])
+    inputs, labels = torch.eye(4).view(4, 1, 2, 2), torch.tensor([2, 0, 3, 0])
     logits = network.train()(inputs)  # those of the identity are the shares themselves
     with changes.mixed_labels(network):
         loss = loop._mean_loss(logits, labels, torch.ones(4), label_smoothing=0.0)
     assert torch.allclose(logits.sum(dim=1), torch.ones(4)) and not torch.equal(logits, torch.eye(4))
-    assert torch.isclose(loss, torch.nn.functional.cross_entropy(logits, logits))
+    asked = logits @ torch.nn.functional.one_hot(labels, 4).float()
+    assert torch.isclose(loss, torch.nn.functional.cross_entropy(logits, asked))
     assert torch.equal(network.eval()(inputs), torch.eye(4))
 
 

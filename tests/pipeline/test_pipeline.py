@@ -17,10 +17,12 @@ from dvc.repo import Repo
 from PIL import Image
 
 from nuclei.models.checkpoint import load_model
+from nuclei.models.neighbours import add_neighbours, labels_around
 from nuclei.models.predict import predict_probabilities
 from nuclei.report.results import STAGES as STAGE_OF_FILE
 from nuclei.splitting.overlap import load_pairs
-from nuclei.task import NETWORKS
+from nuclei.splitting.places import crop_places
+from nuclei.task import COLON, NETWORKS
 from tools.certificate import hashes
 from tools.clone import ROOT, Clone
 
@@ -214,15 +216,22 @@ def test_submissions_may_be_the_average_of_the_folds_networks(finished, experime
 
 
 def test_labels_near_a_test_crop_are_weighed_into_its_answer(finished):
-    pairs, n = load_pairs(finished.path / "data/overlaps.npz"), len(pd.read_csv(finished.path / "data/crops/train.csv"))
-    crops, near = np.load(finished.path / "data/crops/test.npy"), read_json(finished, "reports/submit/neighbours.json")
-    sharing = np.unique(pairs.second[(pairs.first < n) & (pairs.second >= n)])  # a labelled crop's pixels
-    assert 0 < len(sharing) / len(crops) <= near["near_labelled"] <= 1
+    folder, crops = finished.path / "data", np.load(finished.path / "data/crops/test.npy")
+    train, pairs = pd.read_csv(folder / "crops/train.csv"), load_pairs(folder / "overlaps.npz")
+    places = crop_places(pairs, len(train) + len(crops), COLON)
+    test, labelled = places.take(np.arange(len(train), len(places.x))), places.take(np.arange(len(train)))
+    around = labels_around(test, labelled, train["Label"].to_numpy(), 4)
+    near = read_json(finished, "reports/submit/neighbours.json")
+    sharing = np.unique(pairs.second[(pairs.first < len(train)) & (pairs.second >= len(train))])
+    assert 0 < len(sharing) / len(crops) <= near["near_labelled"] == (~np.isnan(around[:, 0])).mean()
     for name in NETWORKS:
-        model = load_model(finished.path / f"data/models/{name}/final.safetensors")
-        alone = predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True).argmax(axis=1)
+        model = load_model(folder / f"models/{name}/final.safetensors")
+        alone = predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True)
+        expected = add_neighbours(alone, around, model.averaged.neighbourhood.weights)
         answers = pd.read_csv(finished.path / f"reports/submit/submission_{name}.csv")["Label"]
-        assert near["changed"][name] == (answers != alone).sum()
+        assert np.allclose(expected[np.arange(len(crops)), answers], expected.max(axis=1), atol=0.02)
+        assert near["changed"][name] == (answers != alone.argmax(axis=1)).sum()
+    assert sum(near["changed"].values()) > 0
 
 
 def test_the_tables_add_up_to_the_scores(finished):
