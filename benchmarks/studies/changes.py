@@ -20,6 +20,7 @@ from nuclei.evaluation.corruptions import compress, restain, stain_vectors
 from nuclei.models.transforms import MEAN, STD, normalise
 from nuclei.training import loop
 
+FILTERS = tuple(params().cnn.filters)
 STAIN_CROPS = 200  # of a group, at most, that its stains are measured on
 
 
@@ -33,8 +34,8 @@ class Change:
         shape: Fields of the network's architecture.
         length: How many times the epochs.
         prepare: What is done to all crops, uint8 (N, H, W, 3), first.
-        extend: Makes what is trained on of the crops of a training and their groups (N,).
-        adapt: Makes what is trained of a `SmallCNN`.
+        extend: Turns the N crops of a training, and their groups (N,), into what is trained on.
+        adapt: Turns a `SmallCNN` into the network that is trained.
         simclr: Whether it is trained at first without labels, on the crops to train on, for half as many epochs.
         pretrained: Whether a network that may start from pretrained weights does.
     """
@@ -111,7 +112,7 @@ class Augmented(nn.Module):
 
 
 class Mixed(nn.Module):
-    """A network that in training sees mixtures of the crops of a batch; `weights`, (N, N), is of what."""
+    """A network that in training sees mixtures of N crops; `weights`, (N, N): how much of each crop is in each."""
 
     def __init__(self, mixing: Callable[..., nn.Module], network: nn.Module):
         super().__init__()
@@ -225,7 +226,7 @@ OF_CNN = {
     "two scales": Change(adapt=TwoScales),
     "average pooling": Change(adapt=pooled),
     "two convolutions more": Change(adapt=deeper),
-    "twice the filters": Change(shape={"filters": tuple(2 * filters for filters in params().cnn.filters)}),
+    "twice the filters": Change(shape={"filters": tuple(2 * filters for filters in FILTERS)}),
 }
 OF_PRETRAINED = {
     BASE: Change(),

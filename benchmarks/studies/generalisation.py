@@ -25,7 +25,7 @@ from benchmarks import baseline
 from benchmarks.markdown import markdown_table, with_interval
 from benchmarks.speed.training import config
 from benchmarks.studies.accuracy import fold_crops
-from benchmarks.studies.changes import BASE, OF_CNN, OF_PRETRAINED, Change, mixed_labels
+from benchmarks.studies.changes import BASE, FILTERS, OF_CNN, OF_PRETRAINED, Change, mixed_labels
 from benchmarks.workspace import Workspace, params
 from nuclei.crops import FoldedCrops, LabelledCrops
 from nuclei.data.unpack import unpack
@@ -54,8 +54,8 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-    "cnn": Setting(SmallCNN(3, (32, 64, 128, 256), (256, 64), 0.2), baseline.LR, 8, OF_CNN),
-    "lite0": Setting(Backbone(3, "tf_efficientnet_lite0", size=64), 0.004, 3, OF_PRETRAINED),
+    "cnn": Setting(SmallCNN(3, FILTERS, (256, 64), params().cnn.dropout), baseline.LR, 8, OF_CNN),
+    "lite0": Setting(Backbone(3, "tf_efficientnet_lite0", size=params().resnet.size), 0.004, 3, OF_PRETRAINED),
 }
 BATCH_SIZE = 32
 PRETRAINING_BATCH = 128
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.generalisation", description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, help="a folder with the four files")
     parser.add_argument("--network", choices=SETTINGS, default="cnn", help="lite0: EfficientNet-Lite0 from ImageNet")
-    parser.add_argument("--epochs", type=int, help="default: 8 of the CNN, 3 of EfficientNet-Lite0")
+    parser.add_argument("--epochs", type=int, help="default: 8 for the CNN, 3 for EfficientNet-Lite0")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     names = "; ".join(f"{name}: {', '.join(setting.changes)}" for name, setting in SETTINGS.items())

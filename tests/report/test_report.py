@@ -347,6 +347,15 @@ def test_nothing_was_chosen_on_the_curves_and_the_caption_says_so(results):
     assert "fold 0 is not used and alone is untouched by any choice" in page.text
 
 
+def test_the_page_says_whether_labels_near_the_crops_to_predict_are_weighed_in(results):
+    text = show(results).text
+    assert "90.0 % of the crops to predict have labelled nuclei within 50 µm" in text
+    assert "which changed 1 answer of CNN and 3 answers of ResNet18" in text
+    for near in ({"near_labelled": 0.9, "changed": {}}, {"near_labelled": 0.0, "changed": {"cnn": 0, "resnet": 0}}):
+        text = show(results | {"submit/neighbours.json": near}).text
+        assert "of the crops to predict have labelled nuclei" in text and "weighed in ( predict" not in text
+
+
 def test_without_the_crops_their_names_and_labels_remain(results):
     page = show(results, crops={})
     assert page.text.count("no image: data/crops is missing") == 4 + issues(results)
