@@ -28,9 +28,12 @@ from stage_runs import run_stage
 
 from nuclei.data.unpack import unpack
 from nuclei.errors import InputError
+from nuclei.files import write_json
 from nuclei.models.checkpoint import load_model
 from nuclei.models.pretrained import read_weights
 from nuclei.params import load_params
+from nuclei.splitting.overlap import overlapping_pairs, save_pairs
+from nuclei.task import COLON
 from tools.clone import ROOT, change_params
 
 MOST_MEMORY = 2 * 2**30  # bytes
@@ -232,6 +235,9 @@ def test_a_user_sees_one_line_and_keeps_the_outputs(stage, name, case, path, tmp
     crops.mkdir(parents=True)
     np.save(crops / "test.npy", np.zeros((4, 100, 100, 3), np.uint8))
     (crops / "test.csv").write_text("Filename\n1.png\n2.png\n3.png\n4.png\n")
+    (crops / "train.csv").write_text("Filename,Label\n5.png,0\n")
+    write_json(crops / "task.json", COLON._asdict())
+    save_pairs(tmp_path / "data/overlaps.npz", overlapping_pairs(np.zeros((5, 100, 100, 3), np.uint8)))
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     surface.prepare(tmp_path / path)
     change(tmp_path / path)
