@@ -15,14 +15,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from benchmarks.markdown import markdown_table, with_interval
+from benchmarks.markdown import markdown_table
+from benchmarks.studies.rows import COMPARED, describe
 from nuclei.crops import Places, read_places
-from nuclei.evaluation.comparison import compare
 from nuclei.evaluation.evaluate import cross_fit, read_out_of_fold
-from nuclei.evaluation.intervals import score_intervals
-from nuclei.evaluation.metrics import score
 from nuclei.evaluation.with_neighbours import cross_fit_neighbours
 from nuclei.files import read_csv
 from nuclei.models.neighbours import labels_around, mean_of_neighbours
@@ -44,23 +41,27 @@ def main() -> None:
             crops, logits = read_out_of_fold(Path(f"data/models/{name}"), split, tta)
             labels, folds = crops["Label"].to_numpy(), crops["Fold"].to_numpy()
             probabilities[name] = cross_fit(logits, labels, folds)[0]
-    rows = [describe(f"{name}, one view", crops, single[name], averaged[name], classes) for name in NETWORKS]
+    groups, metrics, places = crops["Group"].to_numpy(), (*COMPARED, "log_loss"), read_places(crops, task)
+    known = {radius: labels_of_other_folds(places, labels, folds, len(classes), radius) for radius in radii}
+    rows = []
+
+    def add(title: str, probabilities: np.ndarray, before: np.ndarray | None) -> None:
+        rows.append([title, *describe(probabilities, before, labels, groups, classes, metrics)])
+
+    for name in NETWORKS:
+        add(f"{name}, one view", single[name], averaged[name])
     better = max(averaged.values(), key=lambda probabilities: np.mean(probabilities.argmax(axis=1) == labels))
-    places = read_places(crops, task)
     averaged["mean of both"] = np.mean(list(averaged.values()), axis=0)
     for name, alone in averaged.items():
-        rows.append(describe(name, crops, alone, None if name in NETWORKS else better, classes))
+        add(name, alone, None if name in NETWORKS else better)
         for radius in radii:
             around = mean_of_neighbours(alone, places, radius)
             together = cross_fit_neighbours(alone, around, labels, folds)
-            title = f"{name}, neighbours within {radius:g} microns"
-            rows.append(describe(title, crops, together, alone, classes))
-            rows.append(describe(f"{title}, adjusted", crops, adjust(together, labels, folds), together, classes))
-            known = labels_of_other_folds(places, labels, folds, len(classes), radius)
-            if not np.isnan(known).all():
-                together = cross_fit_neighbours(alone, around, labels, folds, known)
-                title = f"{name}, labelled nuclei within {radius:g} microns"
-                rows.append(describe(title, crops, together, alone, classes))
+            add(f"{name}, neighbours within {radius:g} microns", together, alone)
+            add(f"{name}, neighbours within {radius:g} microns, adjusted", adjust(together, labels, folds), together)
+            if not np.isnan(known[radius]).all():
+                together = cross_fit_neighbours(alone, around, labels, folds, known[radius])
+                add(f"{name}, labelled nuclei within {radius:g} microns", together, alone)
     print(markdown_table(["", *TITLES], rows))
 
 
@@ -84,21 +85,6 @@ def adjust(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray, str
         frequencies = np.bincount(labels[~inside], minlength=probabilities.shape[1]) / (~inside).sum()
         adjusted[inside] = probabilities[inside] / frequencies**strength
     return adjusted / adjusted.sum(axis=1, keepdims=True)
-
-
-def describe(
-    name: str, crops: pd.DataFrame, probabilities: np.ndarray, before: np.ndarray | None, classes: tuple[str, ...]
-) -> list[str]:
-    """Return a row of the table; before: the probabilities that the differences are from."""
-    labels, groups = crops["Label"].to_numpy(), crops["Group"].to_numpy()
-    scores = score(labels, probabilities, bins=1) | score_intervals(labels, probabilities, groups, classes)
-    cells = [name, *(with_interval(scores, metric, ".3f") for metric in ("accuracy", "balanced_accuracy", "log_loss"))]
-    if before is None:
-        return [*cells, "", "", ""]
-    predicted = {"before": before.argmax(axis=1), "after": probabilities.argmax(axis=1)}
-    difference = compare(labels, predicted, groups, classes)
-    both = (with_interval(difference, f"{metric}_difference", "+.3f") for metric in ("accuracy", "balanced_accuracy"))
-    return [*cells, *both, f"{difference['p_value']:.2g}"]
 
 
 if __name__ == "__main__":

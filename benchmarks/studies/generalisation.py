@@ -22,17 +22,15 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from benchmarks import baseline
-from benchmarks.markdown import markdown_table, with_interval
+from benchmarks.markdown import markdown_table
 from benchmarks.speed.training import config
 from benchmarks.studies.accuracy import fold_crops
 from benchmarks.studies.changes import BASE, FILTERS, OF_CNN, OF_PRETRAINED, Change, mixed_labels
+from benchmarks.studies.rows import describe
 from benchmarks.workspace import Workspace, params
 from nuclei.crops import FoldedCrops, LabelledCrops
 from nuclei.data.unpack import unpack
 from nuclei.device import autocast, setup_device
-from nuclei.evaluation.comparison import compare
-from nuclei.evaluation.intervals import score_intervals
-from nuclei.evaluation.metrics import score
 from nuclei.models.backbone import Backbone
 from nuclei.models.networks import build
 from nuclei.models.predict import predict_logits
@@ -60,7 +58,6 @@ SETTINGS = {
 BATCH_SIZE = 32
 PRETRAINING_BATCH = 128
 CONTRAST = 0.1  # temperature of the contrastive loss
-METRICS = ("accuracy", "balanced_accuracy")
 TITLES = ("accuracy", "balanced accuracy")
 
 
@@ -87,7 +84,8 @@ def main() -> None:
         rows, before = [], None
         for name in dict.fromkeys([BASE, *(options.changes or setting.changes)]):
             probabilities = hold_out_each(name, setting, crops, workspace)
-            rows.append(describe(name, crops, probabilities, before))
+            *cells, _ = describe(probabilities, before, crops.data.labels, crops.groups, CLASSES)
+            rows.append([name, *cells])
             print(", ".join(rows[-1]), file=sys.stderr)  # what is known so far
             before = probabilities if before is None else before
     print(markdown_table(["", *(f"{title}{what}" for what in ("", ", difference") for title in TITLES)], rows))
@@ -98,16 +96,18 @@ def hold_out_each(name: str, setting: Setting, crops: FoldedCrops, workspace: Wo
     change, device = setting.changes[name], setup_device(workspace.device, workspace.threads)
     train = params().train.model_copy(update=dict(change.train))
     crops = replace(crops, data=LabelledCrops(change.prepare(crops.data.crops), crops.data.labels))
-    shape = replace(setting.shape, **change.shape)
+    shape, weights = replace(setting.shape, **change.shape), {}
+    if isinstance(shape, Backbone) and change.pretrained:
+        folder = Path("data/pretrained")
+        weights = obtain_weights("imagenet", folder, shape.backbone, may_go_without=False).tensors
     logits = np.empty((len(crops.data), len(CLASSES)), np.float32)
     for fold in tqdm(crops.held_out, desc=name, unit="fold", leave=False):
         train_set, heldout_set = crops.split(fold)
         train_set = change.extend(train_set, crops.groups[crops.folds != fold])
         torch.manual_seed(fold)  # of layers that a change adds
         network = change.adapt(build(shape, seed=fold)).to(device)
-        if isinstance(shape, Backbone) and change.pretrained:
-            weights = obtain_weights("imagenet", Path("data/pretrained"), shape.backbone, may_go_without=False)
-            shape.load_pretrained(network, weights.tensors)
+        if weights:
+            shape.load_pretrained(network, weights)
         if change.simclr:
             pretrain(network, train_set.crops, max(setting.epochs // 2, 1), device, train.precision)
         train_config = config(len(train_set), change.length * setting.epochs, BATCH_SIZE)
@@ -151,18 +151,6 @@ def contrast(points: Tensor) -> Tensor:
     likeness = (points @ points.T / CONTRAST).fill_diagonal_(-torch.inf)
     partner = torch.arange(len(points), device=points.device).roll(len(points) // 2)
     return nn.functional.cross_entropy(likeness, partner)
-
-
-def describe(name: str, crops: FoldedCrops, probabilities: np.ndarray, before: np.ndarray | None) -> list[str]:
-    """Return a row of the table; before: probabilities without the change."""
-    labels = crops.data.labels
-    scores = score(labels, probabilities, bins=1) | score_intervals(labels, probabilities, crops.groups, CLASSES)
-    cells = [with_interval(scores, metric, ".3f") for metric in METRICS]
-    if before is None:
-        return [name, *cells, "", ""]
-    predicted = {"before": before.argmax(axis=1), "after": probabilities.argmax(axis=1)}
-    differences = compare(labels, predicted, crops.groups, CLASSES)
-    return [name, *cells, *(with_interval(differences, f"{metric}_difference", "+.3f") for metric in METRICS)]
 
 
 if __name__ == "__main__":
