@@ -20,7 +20,7 @@ from nuclei.models.conformal import conformal_sets
 from nuclei.models.neighbours import add_neighbours, mean_of_neighbours
 from nuclei.models.networks import last_linear
 from nuclei.models.novelty import novelty
-from nuclei.models.predict import BATCH_SIZE, predict_outputs
+from nuclei.models.predict import BATCH_SIZE, neighbour_weights, predict_outputs
 from nuclei.models.temperature import softmax
 from nuclei.task import Task
 
@@ -149,8 +149,15 @@ class Classifier:
 
         Returns:
             float32 (N, K), rows sum to 1.
+
+        Raises:
+            ValueError: A model has no weights of neighbours.
         """
-        weights = np.mean([fitted.weights for fitted in self._neighbourhoods()], axis=0)
+        weights = neighbour_weights(self.models, self.tta)
+        if weights is None:
+            raise ValueError(
+                "a model was trained on crops that share no pixels: it does not know what neighbours count"
+            )
         around = mean_of_neighbours(probabilities, places)
         return add_neighbours(probabilities, around, weights).astype(np.float32)
 
@@ -208,7 +215,7 @@ class Classifier:
         return min(fitted.promised[column] for fitted in self._thresholds())
 
     def _calibrations(self) -> list[Calibration]:
-        return [model.averaged if self.tta else model.single for model in self.models]
+        return [model.calibration(self.tta) for model in self.models]
 
     def _neighbourhoods(self) -> list[Neighbourhood]:
         return [fitted.neighbourhood for fitted in self._calibrations() if fitted.neighbourhood]
@@ -268,7 +275,7 @@ def load_classifier(
     chosen, paths = setup_device(device, threads or usable_threads()), list(paths)
     models = tuple(load_model(path) for path in paths)
     for path, model in zip(paths, models, strict=True):
-        if neighbours and not (model.averaged if tta else model.single).neighbourhood:
+        if neighbours and not model.calibration(tta).neighbourhood:
             raise InputError(
                 f"{path}: the crops that it was trained on share no pixels, so what neighbours are worth is unknown: "
                 "leave out --neighbours"

@@ -46,6 +46,10 @@ class Model:
     reference: Reference
     task: Task = COLON
 
+    def calibration(self, tta: bool) -> Calibration:
+        """Return that of averaged logits (tta), or of the crop as it is."""
+        return self.averaged if tta else self.single
+
 
 def save_model(path: Path, model: Model) -> None:
     """Write the weights, with all else that predicting needs in the metadata; byte-identical on a rerun.

@@ -99,8 +99,7 @@ def predict_probabilities(
     Returns:
         float64 (N, K), rows sum to 1.
     """
-    calibration = model.averaged if tta else model.single
-    return softmax(predict_logits(model.network, crops, device, precision, tta), calibration.temperature)
+    return softmax(predict_logits(model.network, crops, device, precision, tta), model.calibration(tta).temperature)
 
 
 def predict_mean(models: Sequence[Model], crops: np.ndarray, compute: Compute, precision: str, tta: bool) -> np.ndarray:
@@ -130,7 +129,7 @@ def neighbour_weights(models: Sequence[Model], tta: bool) -> list[float] | None:
     Returns:
         1 + K weights; None where one of them has no weights, since no crop that they were fitted on has a neighbour.
     """
-    fitted = [(model.averaged if tta else model.single).neighbourhood for model in models]
+    fitted = [model.calibration(tta).neighbourhood for model in models]
     weights = [neighbourhood.weights for neighbourhood in fitted if neighbourhood]
     return np.mean(weights, axis=0).tolist() if len(weights) == len(models) else None
 
