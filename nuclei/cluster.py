@@ -20,6 +20,7 @@ import nuclei
 from nuclei.cluster_checks import check_connection, check_port
 from nuclei.device import Compute, setup_device
 from nuclei.errors import InputError
+from nuclei.machine import usable_threads
 
 # Ray reads these when it is imported. Its workers share this environment, and one line per trial is enough.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -129,6 +130,7 @@ def _start(address: str | None) -> Any:
             try:
                 return ray.init(
                     address=address or "local",
+                    num_cpus=None if address else usable_threads(),
                     runtime_env=package if address else None,
                     include_dashboard=None if address else False,
                     log_to_driver=False,

@@ -13,6 +13,8 @@ from tools.clone import Clone, clone_project
 # NumPy are imported. On two threads, steps of small networks take three times the CPU time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# So has a Ray that a test starts: one worker, which imports PyTorch once.
+os.environ.setdefault("SLURM_CPUS_PER_TASK", "1")
 # Ray's workers are nicer than a process of tests, and would wait until the other one pauses.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Tests join a cluster of several nodes from this process; nuclei.cluster would keep a Ray on loopback.

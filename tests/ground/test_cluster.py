@@ -509,12 +509,14 @@ def test_without_the_token_nobody_joins(cluster, monkeypatch):
         reset_auth_token_state()
 
 
-def test_a_ray_of_this_machine_listens_on_loopback_only_and_hides_its_token(tmp_path):
+def test_a_ray_of_this_machine_has_the_usable_cores_listens_on_loopback_only_and_hides_its_token(tmp_path):
     program = """
 import ipaddress
 from nuclei.cluster import ray_cluster
 import psutil, ray
+psutil.Process().cpu_affinity([psutil.Process().cpu_affinity()[0]])
 with ray_cluster():
+    assert ray.cluster_resources()["CPU"] == 1
     ray.get(ray.remote(lambda: 1).remote())
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         for connection in process.net_connections("inet"):
@@ -522,7 +524,7 @@ with ray_cluster():
                 address = ipaddress.ip_address(connection.laddr.ip)
                 print(process.name(), (getattr(address, "ipv4_mapped", None) or address).is_loopback)
 """
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
     home = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=outside | home, capture_output=True, text=True, check=True

@@ -49,7 +49,7 @@ class Toy:
 ENTRY = '    "toy": NetworkEntry("ToyNet", "nuclei.models.toy.Toy", "train_cnn", pretrained=False),\n'
 
 CHANGES = {
-    "tune": {"trials": 3, "rungs": [0.5], "cpus_per_trial": 2},  # one worker, which imports PyTorch once
+    "tune": {"trials": 3, "rungs": [0.5]},
     "train_cnn.epochs": 6,
     "lr": 0.02,
 }
