@@ -13,7 +13,7 @@ from tools.clone import Clone, clone_project
 # NumPy are imported. On two threads, steps of small networks take three times the CPU time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# So has a Ray that a test starts: one worker, which imports PyTorch once.
+# A Ray that a test starts counts one core, but for `local_ray`: one worker, which imports PyTorch once.
 os.environ.setdefault("SLURM_CPUS_PER_TASK", "1")
 # Ray's workers are nicer than a process of tests, and would wait until the other one pauses.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -50,12 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A Ray of this machine for all tests of `WITH_RAY`: it takes ten seconds to start."""
+    """A Ray of two cores for all tests of `WITH_RAY`, where trials and networks run side by side; it starts slowly."""
     from nuclei.cluster import ray_cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("SLURM_CPUS_PER_TASK", "2")
         with ray_cluster():
+            patch.setenv("SLURM_CPUS_PER_TASK", "1")
             yield
 
 
