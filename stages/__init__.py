@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import FrameType
 
 import psutil
 
@@ -32,18 +32,23 @@ def _end_with_dvc() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _end_in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say that Ctrl-C was pressed while a script imports, before `nuclei.errors.run` sees to that."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("error: interrupted", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
+def _end_in_a_line(number: int, frame: FrameType | None) -> None:
+    """Say that Ctrl-C was pressed while a script imports; from then on `nuclei.errors.run` sees to that.
+
+    A KeyboardInterrupt would not do: NumPy and others catch it while they import, and fail later, half imported.
+    """
+    if hasattr(sys.modules["__main__"], "main"):
+        signal.default_int_handler(number, frame)
+    os.write(sys.stderr.fileno(), b"error: interrupted\n")
+    os._exit(128 + number)
 
 
 # Asked for here, before a script's imports take seconds.
-sys.excepthook = _end_in_a_line
-if sys.argv[0] == "-m" and "DVC_STAGE" in os.environ:
-    threading.Thread(target=_end_with_dvc, daemon=True).start()
+if sys.argv[0] == "-m":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_in_a_line)
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_end_with_dvc, daemon=True).start()
 
 ignore_matplotlib_settings()
 # Threads that wait for work sleep: spinning ones slow everything down twentyfold where two programs share the cores.
