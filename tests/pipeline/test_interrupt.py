@@ -13,10 +13,10 @@ from tools.certificate import certify
 from tools.clone import Clone
 from tools.interruptions import Repro, leftovers, still_alive
 
-VICTIMS = {  # who is hit once that file of data/.resume is written
-    "Ctrl-C": "tune/trials.safetensors",
-    "dvc": "train_resnet/0.safetensors",
-    "stage": "train_resnet/all.safetensors",
+VICTIMS = {  # who is hit once that file of data/.resume is written, and the run has said that
+    "Ctrl-C": ("tune/trials.safetensors", ""),
+    "dvc": ("train_resnet/0.safetensors", ""),
+    "stage": ("train_resnet/all.safetensors", "fold 0: goes on"),
 }
 
 
@@ -31,12 +31,15 @@ def seen(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
         lock["stages"][stage]["cmd"] = "another one"
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     shutil.rmtree(folder / ".dvc/cache/runs")
-    for victim, file in VICTIMS.items():
+    for victim, (file, words) in VICTIMS.items():
         with Repro(clone) as run:
             if victim == "Ctrl-C":
                 run.wait_until(lambda run=run: "Running stage 'tune'" in run.output)
                 second = clone.run("dvc", "repro", check=False)
-            at_work = run.wait_until(lambda run=run, file=file: (folder / "data/.resume" / file).exists() and run.stage)
+            path = folder / "data/.resume" / file
+            at_work = run.wait_until(
+                lambda run=run, path=path, words=words: path.exists() and words in run.output and run.stage
+            )
             assert at_work, run.output
             stage, _ = at_work
             family = run.interrupt(victim)

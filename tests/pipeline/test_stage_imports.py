@@ -51,7 +51,15 @@ def test_ctrl_c_while_a_stage_imports_is_one_line(module, tmp_path):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-X", "importtime", "-m", "stages.tune"]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has its background jobs ignore Ctrl-C, and what they start: a suite run with "&", for one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
         assert any(line.endswith(f" {module}\n") for line in process.stderr), "it is never imported"
         process.send_signal(signal.SIGINT)
         errors = [line for line in process.stderr if not line.startswith("import time:")]
