@@ -242,7 +242,7 @@ def _draw_ratios(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     heights = range(len(rows))
     axes.barh(heights, [row["ratio"] for row in rows], color=COLOURS["ratio"])
     for height, row in zip(heights, rows, strict=True):
-        axes.text(row["ratio"], height, f" {row['ratio']:.1f}x", va="center")
+        axes.text(max(row["ratio"], row["goal"] or 0), height, f" {row['ratio']:.1f}x", va="center")
         if row["goal"]:
             axes.plot([row["goal"]] * 2, [height - 0.4, height + 0.4], color=COLOURS["goal"], linewidth=2)
     axes.axvline(1, color="black", linewidth=0.8)
