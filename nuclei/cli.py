@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nuclei.errors import InputError, one_line, run, warn
-from nuclei.files import require_distinct, require_replaceable, require_writable_file
 from nuclei.machine import ignore_matplotlib_settings
 from nuclei.task import CLASSES
 
@@ -272,6 +271,8 @@ def detect(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a model as ONNX: uint8 crops in, probabilities out."""
+    from nuclei.files import require_distinct, require_writable_file
+
     _require_writable(args.out.parent)
     require_writable_file(args.out)
     require_distinct([args.out], [args.model])
@@ -381,6 +382,8 @@ def _count(counts: Any) -> str:
 
 def _require_new(folder: Path) -> None:
     """Raise InputError, before any work, where a new folder could not be made."""
+    from nuclei.files import require_replaceable
+
     require_replaceable(folder)
     _require_writable(folder.parent)
 

@@ -47,6 +47,13 @@ def test_the_command_is_installed():
     assert all(command in done.stdout for command in ("predict", "export", "import"))
 
 
+def test_the_command_imports_nothing_slow_before_it_knows_what_to_do():
+    """What takes time is imported where Ctrl-C ends it in one line; and --help is there at once."""
+    code = "import sys, nuclei.cli; print({'numpy', 'pandas', 'torch'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_defaults_are_those_of_the_pipeline():
     args, params = parse(["predict", "model", "crops"]), load_params(Path("params.yaml"))
     assert args.tta == params.predict.tta
