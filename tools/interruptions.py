@@ -30,8 +30,7 @@ class Repro:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A shell has its background jobs ignore Ctrl-C, and what they start: a suite run with "&", for one.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                preexec_fn=heed_ctrl_c,
             )
 
     def __enter__(self) -> "Repro":
@@ -77,6 +76,11 @@ class Repro:
             (running[0] if running else self.dvc).kill()
         self.dvc.wait(PATIENCE)
         return family
+
+
+def heed_ctrl_c() -> None:
+    """In a new process: a shell has its background jobs ignore Ctrl-C, and what they start, a suite run with "&"."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def still_alive(processes: list[psutil.Process]) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.interruptions import heed_ctrl_c
+
 # What takes seconds to import, and only networks, the search and heat maps need.
 SLOW = {"torch", "torchvision", "sklearn", "scipy.stats", "skimage", "captum", "ray", "sympy"}
 WITHOUT_NETWORKS = (
@@ -52,13 +54,7 @@ def test_ctrl_c_while_a_stage_imports_is_one_line(module, tmp_path):
     command = [sys.executable, "-X", "importtime", "-m", "stages.tune"]
     environment = os.environ | {"PYTHONPATH": str(root)}
     with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell has its background jobs ignore Ctrl-C, and what they start: a suite run with "&", for one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
     ) as process:
         assert any(line.endswith(f" {module}\n") for line in process.stderr), "it is never imported"
         process.send_signal(signal.SIGINT)
