@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 import nuclei
 from nuclei.cluster_checks import check_connection, check_port
@@ -213,6 +214,29 @@ def map_crops(function: Callable[..., Any], arrays: Sequence[np.ndarray], comput
     if isinstance(results[0], dict):
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     return np.concatenate(results)
+
+
+def has_room_for_one(compute: Compute) -> bool:
+    """Return whether work stays on this machine, and just one process at a time fits: then Ray has nothing to spread.
+
+    Args:
+        compute: What each process computes with.
+    """
+    fit = usable_threads() // compute.threads
+    gpus = torch.cuda.device_count() if compute.device in ("auto", "cuda") else 0
+    return not cluster_address() and min(fit, gpus or fit) == 1
+
+
+def run_in_turn(
+    function: Callable[..., Iterator[Any]],
+    shared: tuple[Any, ...],
+    tasks: Mapping[Key, Callable[[], tuple[Any, ...]]],
+    compute: Compute,
+) -> Iterator[tuple[Key, Any]]:
+    """Run generators in this process, one after another, and yield what they yield; arguments as in `stream_tasks`."""
+    for key, arguments in tasks.items():
+        for item in function(*shared, key, *arguments(), compute):
+            yield key, item
 
 
 def stream(function: Callable[..., Any], blocks: Iterable[Sequence[np.ndarray]], compute: Compute) -> Iterator[Any]:

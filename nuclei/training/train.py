@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from nuclei.cluster import ray_cluster, stream_tasks
+from nuclei.cluster import has_room_for_one, ray_cluster, run_in_turn, stream_tasks
 from nuclei.crops import FoldedCrops
 from nuclei.device import Compute, compare_systems, setup_device
 from nuclei.errors import InputError
@@ -123,8 +124,9 @@ def train_folds(
 ) -> Trained:
     """Train one network per held-out fold on all other folds, and one on all crops.
 
-    They run side by side where there is room, on the cluster that RAY_ADDRESS names or else on this machine. A worker
-    that is lost is replaced, and an interrupted run goes on from its last epochs with the same result.
+    They run side by side where there is room, on the cluster that RAY_ADDRESS names or else on this machine; where this
+    machine has room for one, in this process. A worker that is lost is replaced, and an interrupted run goes on from
+    its last epochs with the same result.
 
     Args:
         network: What to train.
@@ -141,9 +143,11 @@ def train_folds(
     curves: dict[int | str, list[dict[str, float]]] = {key: [] for key in keys}
     results: dict[int | str, _Result] = {}
     states = {key: resume_dir / f"{key}.safetensors" for key in keys}
-    with ray_cluster(), Progress(sum(steps.values()), network.name, "step") as progress:
+    in_turn = has_room_for_one(compute)
+    with nullcontext() if in_turn else ray_cluster(), Progress(sum(steps.values()), network.name, "step") as progress:
         tasks = {key: lambda path=states[key]: (read_state(path),) for key in keys}
-        for key, item in stream_tasks(_train_one, (network, crops), tasks, compute):
+        run = run_in_turn if in_turn else stream_tasks
+        for key, item in run(_train_one, (network, crops), tasks, compute):
             if isinstance(item, _Result):
                 results[key] = item
                 continue
@@ -195,7 +199,7 @@ def print_note_on_processor(path: Path, environment: dict[str, Any]) -> None:
 def _train_one(
     network: NetworkConfig, crops: FoldedCrops, key: int | str, state: bytes, compute: Compute
 ) -> Iterator[Epoch | _Result]:
-    """Train one network (on a Ray worker); yield every epoch, then what it came to."""
+    """Train one network (mostly on a Ray worker); yield every epoch, then what it came to."""
     device = setup_device(compute.device, compute.threads)
     train_set, heldout_set = crops.split(None if key == ALL_CROPS else int(key))
     task = _config_of(network, crops, key)

@@ -32,7 +32,7 @@ from references import NO_REFERENCE
 from tissue import tissue, write_model
 
 from nuclei.cli import act
-from nuclei.cluster import map_crops, ray_cluster, stream, stream_tasks
+from nuclei.cluster import has_room_for_one, map_crops, ray_cluster, stream, stream_tasks
 from nuclei.device import Compute
 from nuclei.errors import InputError, run
 from nuclei.explanation.attribution import attribute, occlusion
@@ -300,6 +300,31 @@ def test_predictions_go_on_when_a_machine_is_lost(cluster, tmp_path):
     logits = list(stream(predict_then, ([block] for block in np.split(crops, 10)), COMPUTE))
     killer.join()
     assert np.array_equal(np.concatenate(logits), np.concatenate([predict(b, device=CPU) for b in np.split(crops, 10)]))
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "address", "threads", "device", "expected"),
+    [
+        (1, 0, "", 1, "cpu", True),
+        (4, 0, "", 4, "auto", True),
+        (4, 0, "", 3, "cpu", True),
+        (4, 0, "", 2, "auto", False),
+        (4, 0, "", 8, "cpu", False),  # Ray refuses it
+        (8, 1, "", 1, "auto", True),
+        (8, 1, "", 1, "cuda", True),
+        (8, 1, "", 1, "cpu", False),
+        (8, 1, "", 9, "cuda", False),
+        (8, 2, "", 1, "auto", False),
+        (1, 1, "192.0.2.1:6379", 1, "auto", False),
+    ],
+)
+def test_ray_spreads_nothing_where_one_process_fills_this_machine(
+    cores, gpus, address, threads, device, expected, monkeypatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(nuclei.cluster, "usable_threads", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert has_room_for_one(Compute(device, threads)) is expected
 
 
 def test_tasks_run_side_by_side_on_all_machines_each_its_items_in_order(cluster):

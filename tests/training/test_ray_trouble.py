@@ -57,7 +57,8 @@ def start(folder: Path, code: str, environment: dict[str, str], before: Sequence
 
 def test_a_machine_without_memory_is_named(tmp_path):
     monitor = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
-    done = start(tmp_path, SEARCH_AND_TRAIN, os.environ | monitor)
+    two_cores = {"SLURM_CPUS_PER_TASK": "2"}  # with one, networks are trained without Ray
+    done = start(tmp_path, SEARCH_AND_TRAIN, os.environ | monitor | two_cores)
     errors = [line for line in done.stdout.splitlines() if line.startswith("refused: ")]
     assert done.returncode == 0 and len(errors) == 2, done.stderr
     for error, cores in zip(errors, ("tune.cpus_per_trial", "train.threads"), strict=True):

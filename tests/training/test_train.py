@@ -56,13 +56,21 @@ def test_each_network_has_its_own_shape_and_start():
 
 
 @pytest.fixture(scope="module")
+def two_cores():
+    """With one, networks would be trained in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CPUS_PER_TASK", "2")
+        yield
+
+
+@pytest.fixture(scope="module")
 def tables():
     """The learning curves as they were after each epoch."""
     return []
 
 
 @pytest.fixture(scope="module")
-def trained(local_ray, one_thread, tables, tmp_path_factory):
+def trained(local_ray, two_cores, one_thread, tables, tmp_path_factory):
     return train_folds(NETWORK, CROPS, COMPUTE, tmp_path_factory.mktemp("resume"), tables.append)
 
 
@@ -236,6 +244,16 @@ def test_a_worker_that_is_lost_is_replaced_with_the_same_bytes(trained, files, t
     assert "a worker was lost: " in capsys.readouterr().out
     assert saved(tmp_path / "models", again) == files
     assert again.curves.equals(trained.curves)
+
+
+def test_one_core_trains_in_this_process_with_the_same_bytes(trained, files, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    at_work = []
+    again = train_folds(
+        NETWORK, CROPS, COMPUTE, tmp_path / "resume", lambda curves: at_work.extend(workers("ray::_run_generator"))
+    )
+    assert at_work == []
+    assert saved(tmp_path / "models", again) == files
 
 
 def test_diverged_training_is_an_error_that_names_the_learning_rate(local_ray, tmp_path):
