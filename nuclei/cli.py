@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nuclei.errors import InputError, one_line, run, warn
-from nuclei.machine import ignore_matplotlib_settings
+from nuclei.machine import collect_garbage_rarely, ignore_matplotlib_settings
 from nuclei.task import CLASSES
 
 SETS = {
@@ -26,6 +26,7 @@ def main() -> None:
     """Run the command that the command line asks for; a wrong one, or bad input, ends with one line on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end the work
+    collect_garbage_rarely()
     ignore_matplotlib_settings()
     run(lambda: act(sys.argv[1:]))
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 import psutil
 
-from nuclei.machine import ignore_matplotlib_settings
+from nuclei.machine import collect_garbage_rarely, ignore_matplotlib_settings
 
 POLL = 0.1  # seconds
 
@@ -43,6 +43,7 @@ def _end_in_a_line(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
+collect_garbage_rarely()
 # Asked for here, before a script's imports take seconds.
 if sys.argv[0] == "-m":
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

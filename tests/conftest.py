@@ -7,7 +7,10 @@ import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
+from nuclei.machine import collect_garbage_rarely
 from tools.clone import Clone, clone_project
+
+collect_garbage_rarely()
 
 # Two test processes share the cores: each has one thread, and those that wait must not spin. Read when PyTorch and
 # NumPy are imported. On two threads, steps of small networks take three times the CPU time.

@@ -27,11 +27,12 @@ WITHOUT_NETWORKS = (
 def imported_by(stages: tuple[str, ...]) -> dict[str, str]:
     """Which of these stages, imported one after another in a new process, is the first to import each of SLOW."""
     code = f"""if True:
-        import importlib, json, sys
+        import gc, importlib, json, sys
         first = {{}}
         for stage in {stages!r}:
             importlib.import_module("stages." + stage)
             first |= {{name: stage for name in {SLOW!r} & sys.modules.keys() if name not in first}}
+        assert gc.get_stats()[-1]["collections"] == 0, "imports look for garbage in all there is"
         print(json.dumps(first))
     """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
