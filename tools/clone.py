@@ -15,6 +15,7 @@ TINY = {  # the whole pipeline in a minute
     "sample": {"train": 60, "test": 12, "patients": 3},
     "split": {"folds": 3},
     "cnn": {"filters": [8, 8, 16, 16]},
+    "resnet": {"size": 32},
     "tune": {"trials": 2, "rungs": [0.5]},
     "train_cnn": {"epochs": 2},
     "train_resnet": {"epochs": 1},
