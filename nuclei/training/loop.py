@@ -16,6 +16,7 @@ from nuclei.models.networks import shift_logits
 from nuclei.models.predict import predict_logits
 from nuclei.models.transforms import draw_augmentation, normalise
 from nuclei.params import Train
+from nuclei.training.optimizer import EagerAdamW
 from nuclei.training.state import fingerprint, pack, unpack
 
 
@@ -96,7 +97,7 @@ def fit(
     network.to(device)
     labels = torch.from_numpy(train_set.labels)
     steps_per_epoch = max(len(train_set) // config.batch_size, 1)
-    optimizer = torch.optim.AdamW(
+    optimizer = EagerAdamW(
         network.parameters(), config.lr, weight_decay=config.train.weight_decay, fused=device.type != "mps"
     )
     warmup = round(config.train.warmup * config.steps)
