@@ -34,7 +34,7 @@ def ihdr(width: int, height: int, *rest: int) -> bytes:
 
 
 def bomb(kind: bytes, start: bytes, size: int = 50_000_000) -> bytes:
-    return chunk(kind, start + zlib.compress(bytes(size), 9))
+    return chunk(kind, start + zlib.compress(bytes(size), 1))
 
 
 def filled(size: int) -> bytes:
