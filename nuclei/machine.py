@@ -85,7 +85,7 @@ def _read(path: Path) -> str:
 
 
 def collect_garbage_rarely() -> None:
-    """Look for garbage after 50,000 new objects, not 700: imports make no garbage, and would take a fifth longer."""
+    """Look for garbage after 50,000 new objects, not 700: what is imported is none, and there is a lot of it."""
     gc.set_threshold(50_000)
 
 
