@@ -234,5 +234,6 @@ OF_PRETRAINED = {
     "half of the layers frozen": Change(shape={"frozen": 0.5}),
     "all layers frozen but the last": Change(shape={"frozen": 1.0}),
     "100 pixels": Change(shape={"size": None}),
+    "160 pixels": Change(shape={"size": 160}),
     "twice the epochs": Change(length=2),
 }
