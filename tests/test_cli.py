@@ -102,7 +102,7 @@ def test_predict_on_a_tile_writes_three_files(model, tmp_path, run):
 
 
 def test_a_picture_without_a_resolution_is_taken_for_40x_and_that_is_said(model, tmp_path, run):
-    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png")
+    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png", compress_level=1)
     (tmp_path / "nuclei.csv").write_text("x,y\n100,100\n")
     words = [
         "predict",

@@ -15,6 +15,7 @@ from nuclei.models.resnet import ResNet
 from nuclei.params import RESNET18
 from nuclei.tensors import load_plain, open_tensors
 
+RESNET18_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1
 TIMEOUT = 20  # seconds without an answer before a download counts as impossible
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -128,12 +129,10 @@ def download_resnet18() -> tuple[dict[str, Tensor], str]:
 
     Raises OSError offline, InputError where what is or was downloaded is not what it should be.
     """
-    from torchvision.models import ResNet18_Weights  # takes as long as torch itself, and only a download needs it
-
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torch.hub passes none on
     try:
-        weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        weights = torch.hub.load_state_dict_from_url(RESNET18_URL, check_hash=True, weights_only=True)
         return dict(weights), "torchvision's IMAGENET1K_V1"
     except OSError:
         raise

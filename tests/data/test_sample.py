@@ -31,21 +31,32 @@ def drawn():
     return draw_sample(CONFIG)
 
 
+def write_drawn(out: Path, config: Sample, drawn) -> None:
+    """Write the sample that was drawn before: drawing takes seconds, and draws the same again, as a test shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nuclei.data.synthetic.sample.draw_sample", lambda config: drawn)
+        write_sample(out, config)
+
+
 @pytest.fixture(scope="module")
 def folder(drawn, tmp_path_factory):
     """Its four files on disk."""
     out = tmp_path_factory.mktemp("data") / "sample"
-    with pytest.MonkeyPatch.context() as patch:  # drawing takes seconds, and draws the same again (see `smallest`)
-        patch.setattr("nuclei.data.synthetic.sample.draw_sample", lambda config: drawn)
-        write_sample(out, CONFIG)
+    write_drawn(out, CONFIG, drawn)
     return out
 
 
 @pytest.fixture(scope="module")
-def smallest(tmp_path_factory):
-    """The four files of the smallest sample that the settings allow."""
+def drawn_smallest():
+    """The smallest sample that the settings allow, in memory."""
+    return draw_sample(SMALLEST)
+
+
+@pytest.fixture(scope="module")
+def smallest(drawn_smallest, tmp_path_factory):
+    """Its four files on disk."""
     out = tmp_path_factory.mktemp("data") / "smallest"
-    write_sample(out, SMALLEST)
+    write_drawn(out, SMALLEST, drawn_smallest)
     return out
 
 
@@ -130,10 +141,10 @@ def test_another_seed_gives_other_crops(smallest, tmp_path):
     assert not any((once[name] == other[name]).all() for name in once)
 
 
-def test_smallest_sample_has_every_class(smallest):
+def test_smallest_sample_has_every_class(smallest, drawn_smallest):
     assert pd.read_csv(smallest / "train.csv").Label.value_counts().to_dict() == dict.fromkeys(range(4), 5)
     assert len(read_zip(smallest / "test.zip")) == 4
-    _, table = draw_sample(SMALLEST)
+    _, table = drawn_smallest
     assert sorted(table.label[table.role == "test"]) == [0, 1, 2, 3]
 
 
@@ -191,7 +202,31 @@ def test_colour_alone_does_not_tell_the_classes(drawn, crops):
     assert scores.mean() < 0.75
 
 
-def test_failing_half_way_leaves_the_old_sample_as_it_was(tmp_path):
+def test_a_tile_holds_normal_or_cancer_epithelium_never_both(drawn):
+    _, table = drawn
+    epithelium = table[table.label < 2].groupby("tile").label
+    assert (epithelium.nunique() == 1).all()
+    assert set(epithelium.first()) == {0, 1}
+
+
+def test_every_patient_has_normal_and_cancer_tissue(drawn):
+    _, table = drawn
+    assert set(table.patient) == {0, 1, 2, 3}
+    assert (table[table.label < 2].groupby("patient").label.nunique() == 2).all()
+
+
+def test_tiles_of_a_patient_look_more_alike_than_those_of_others(drawn):
+    tiles, _ = drawn
+    hues = []
+    for tile in tiles:
+        dark = tile[tile[..., 0] < np.percentile(tile[..., 0], 10)]
+        density = -np.log(dark.mean(axis=0) / 255)
+        hues.append(density / density.sum())
+    hues = np.array(hues)[: len(tiles) // 4 * 4].reshape(-1, 4, 3)  # tiles come patient after patient
+    assert hues.mean(axis=0).std(axis=0).sum() > hues.std(axis=0).mean(axis=0).sum()
+
+
+def test_failing_half_way_leaves_the_old_sample_as_it_was(drawn_smallest, tmp_path):
     resource = pytest.importorskip("resource")
     out = tmp_path / "sample"
     out.mkdir()
@@ -200,7 +235,7 @@ def test_failing_half_way_leaves_the_old_sample_as_it_was(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # the disk is full after a few crops
     try:
         with pytest.raises(OSError, match="too large"):
-            write_sample(out, SMALLEST)
+            write_drawn(out, SMALLEST, drawn_smallest)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert contents(out) == {"train.csv": b"old"}

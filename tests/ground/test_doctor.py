@@ -10,6 +10,7 @@ import pytest
 from nuclei import cluster, doctor
 from nuclei.cli import main
 from nuclei.doctor import Check, examine, is_fit, screen
+from nuclei.models.pretrained import RESNET18_URL
 
 GB = 10**9
 
@@ -110,7 +111,7 @@ def test_weights_are_found_where_torch_keeps_them(project, tmp_path, monkeypatch
 def test_the_name_of_the_weights_is_torchvisions():
     from torchvision.models import ResNet18_Weights
 
-    assert ResNet18_Weights.IMAGENET1K_V1.url.endswith("/" + doctor.IMAGENET)
+    assert ResNet18_Weights.IMAGENET1K_V1.url == RESNET18_URL and RESNET18_URL.endswith("/" + doctor.IMAGENET)
 
 
 def test_a_proxys_password_is_not_shown(project, monkeypatch):

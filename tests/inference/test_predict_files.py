@@ -31,7 +31,7 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture
 def tile(tmp_path):
-    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png")
+    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png", compress_level=1)
     tissue()[1][["x", "y"]].to_csv(tmp_path / "nuclei.csv", index=False)
     return tmp_path / "tile.png"
 

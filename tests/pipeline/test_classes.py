@@ -48,7 +48,7 @@ def write_raw(folder: Path, classes: list[str], side: int, numbers: bool) -> Non
 
 CASES = {
     "six by name, 64 pixels": (SIX, 64, {"classes": None}, False),
-    "two by number, 128 pixels": (TWO, 128, {"classes": TWO, "data.mpp": 0.5}, True),
+    "two by number, 128 pixels": (TWO, 128, {"classes": TWO, "data.mpp": 0.5, "resnet.backbone": "test_resnet"}, True),
 }
 
 

@@ -182,7 +182,7 @@ def project(finished, tmp_path_factory) -> Clone:
     """A finished project with a tile of the user's in it."""
     clone = Clone(tmp_path_factory.mktemp("docs") / "project")
     shutil.copytree(finished.path, clone.path, symlinks=True)
-    PIL.Image.fromarray(tissue()[0]).save(clone.path / "tile.png")
+    PIL.Image.fromarray(tissue()[0]).save(clone.path / "tile.png", compress_level=1)
     pd.DataFrame({"x": [100.0, 300.0], "y": [100.0, 200.0]}).to_csv(clone.path / "nuclei.csv", index=False)
     return clone
 
