@@ -10,7 +10,9 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
+from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -187,22 +189,26 @@ def project(finished, tmp_path_factory) -> Clone:
     return clone
 
 
+def run_block(text: str, project: Clone) -> None:
+    """Run the commands of a block: those of `nuclei` alone in this process, where PyTorch is imported."""
+    lines = list(commands(text))
+    if any(program != "nuclei" for program, *_ in lines):
+        project.run("bash", "-euo", "pipefail", "-c", text)
+        return
+    with chdir(project.path), pytest.MonkeyPatch.context() as patch:
+        for words in lines:
+            patch.setattr("sys.argv", [name for word in words for name in sorted(glob(word)) or [word]])  # noqa: PTH207 (any word)
+            run_nuclei()
+
+
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_the_commands_of_a_page_run(block, project, unchanged_torch, monkeypatch):
-    """In the order of the pages: a later block may use what an earlier one wrote.
-
-    What needs no shell and no DVC runs in this process, where PyTorch is imported.
-    """
-    lines = [] if block.language == "python" else list(commands(block.text))
-    monkeypatch.chdir(project.path)
+    """In the order of the pages: a later block may use what an earlier one wrote."""
     if block.language == "python":
+        monkeypatch.chdir(project.path)
         exec(block.text, {"__name__": "__main__"})
-    elif all(program == "nuclei" for program, *_ in lines):
-        for words in lines:
-            monkeypatch.setattr("sys.argv", words)
-            run_nuclei()
     else:
-        project.run("bash", "-euo", "pipefail", "-c", block.text)
+        run_block(block.text, project)
 
 
 def targets(page: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """docs/tutorial.md, run from its first command to its last by somebody who has nothing but the page.
 
-DVC runs its stages up to the weights; the others run in this process, where PyTorch and Ray are there already.
+DVC runs its stages up to the weights; the others, and `nuclei`, run in this process, where PyTorch and Ray are there
+already.
 """
 
 import json
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from stage_runs import BEFORE_TUNING, FROM_TUNING, run_stages
-from test_docs import read_blocks
+from test_docs import read_blocks, run_block
 from test_pipeline import STAGES, outputs
 
 from nuclei import load
@@ -50,13 +51,13 @@ def test_every_command_of_the_page_runs_in_its_order(project, local_ray, unchang
             answers = table["Suggested"].where(table.index < 3, "")
             table.assign(Corrected=answers).to_csv(project.path / "corrected.csv", index=False)
         if "dvc exp run" in block.text:
-            project.run("bash", "-ec", f"{block.text.strip()} {' '.join(BEFORE_TUNING)}")
+            run_block(f"{block.text.strip()} {' '.join(BEFORE_TUNING)}", project)
             for stage in FROM_TUNING:
                 for path in outputs(STAGES[stage.replace(" ", "_")]):  # of the sample; DVC deletes them, too
                     project.run("rm", "-rf", path)
             run_stages(project.path, FROM_TUNING)
         else:
-            project.run("bash", "-ec", block.text)
+            run_block(block.text, project)
     task = json.loads((project.path / "data/crops/task.json").read_text())
     assert tuple(task["classes"]) == CLASSES
     scores = json.loads((project.path / "reports/evaluate/metrics_cnn.json").read_text())
