@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: 8 for the CNN, 3 for EfficientNet-Lite0")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights, and of the order of the crops")
     names = "; ".join(f"{name}: {', '.join(setting.changes)}" for name, setting in SETTINGS.items())
     parser.add_argument("changes", nargs="*", metavar="CHANGE", help=f"default: all. Of {names}")
     options = parser.parse_args()
@@ -83,7 +84,7 @@ def main() -> None:
         print(f"{len(crops.data):,} crops, {n_groups} groups, {setting.epochs} epochs on all but each fold\n")
         rows, before = [], None
         for name in dict.fromkeys([BASE, *(options.changes or setting.changes)]):
-            probabilities = hold_out_each(name, setting, crops, workspace)
+            probabilities = hold_out_each(name, setting, crops, workspace, options.seed)
             *cells, _ = describe(probabilities, before, crops.data.labels, crops.groups, CLASSES)
             rows.append([name, *cells])
             print(", ".join(rows[-1]), file=sys.stderr)  # what is known so far
@@ -91,7 +92,7 @@ def main() -> None:
     print(markdown_table(["", *(f"{title}{what}" for what in ("", ", difference") for title in TITLES)], rows))
 
 
-def hold_out_each(name: str, setting: Setting, crops: FoldedCrops, workspace: Workspace) -> np.ndarray:
+def hold_out_each(name: str, setting: Setting, crops: FoldedCrops, workspace: Workspace, seed: int) -> np.ndarray:
     """Return probabilities (N, K) of each crop by the network that its fold was held out of."""
     change, device = setting.changes[name], setup_device(workspace.device, workspace.threads)
     train = params().train.model_copy(update=dict(change.train))
@@ -104,13 +105,14 @@ def hold_out_each(name: str, setting: Setting, crops: FoldedCrops, workspace: Wo
     for fold in tqdm(crops.held_out, desc=name, unit="fold", leave=False):
         train_set, heldout_set = crops.split(fold)
         train_set = change.extend(train_set, crops.groups[crops.folds != fold])
-        torch.manual_seed(fold)  # of layers that a change adds
-        network = change.adapt(build(shape, seed=fold)).to(device)
+        first = 1000 * seed + fold
+        torch.manual_seed(first)  # of layers that a change adds
+        network = change.adapt(build(shape, first)).to(device)
         if weights:
             shape.load_pretrained(network, weights)
         if change.simclr:
             pretrain(network, train_set.crops, max(setting.epochs // 2, 1), device, train.precision)
-        train_config = config(len(train_set), change.length * setting.epochs, BATCH_SIZE)
+        train_config = config(len(train_set), change.length * setting.epochs, BATCH_SIZE, seed)
         train_config = replace(train_config, lr=setting.lr, train=train, **change.config)
         with mixed_labels(network):
             list(fit(network, train_set, None, train_config, device))

@@ -1,5 +1,6 @@
 import json
 import pickle
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -129,9 +130,14 @@ def test_a_model_file_says_all_that_is_needed_to_predict(channels, tmp_path):
     }
 
 
+@cache
+def tiny():
+    return model()
+
+
 def rewritten(path, **changes):
     """Change what the metadata of a saved TINY say."""
-    save_model(path, model())
+    save_model(path, tiny())
     with safe_open(path, framework="pt") as file:
         description = json.loads(file.metadata()["nuclei"]) | changes
     save_file(load_file(path), path, metadata={"nuclei": json.dumps(description)})

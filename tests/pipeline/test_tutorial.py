@@ -26,7 +26,7 @@ def project(tmp_path_factory) -> Clone:
     clone.set(
         {
             "split": {"folds": folds, "held_out": 2},
-            "resnet.size": 16,
+            "resnet": {"backbone": "test_resnet", "size": 32},  # timm's smallest
             "robustness.crops": 24,
             "train_cnn.epochs": 1,
             "tune": {"trials": 1, "rungs": [0.05]},

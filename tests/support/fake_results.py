@@ -85,6 +85,14 @@ def write_results(folder: Path, names: list[str] = NAMES) -> None:
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3)).astype(np.uint8)).save(path)
 
 
+def write_trials(folder: Path, model: str, **widths: int) -> None:
+    """Write what a search leaves; `widths`: of the CNN, where it is to be trained with them."""
+    trials = {"model": model, "trial": [1, 0, 2], "lr": [0.003, 0.001, 0.02], "batch_size": 8, **widths}
+    trials |= {"rung": [1, 0, 0], "steps": [20, 10, 10], "crops": [160, 80, 80], "heldout_loss": [0.3, 0.4, 17.5]}
+    write_csv(folder / f"tune/{model}/trials.csv", pd.DataFrame(trials))
+    write_json(folder / f"tune/{model}/tuned.json", {"lr": 0.003, "batch_size": 8, **widths})
+
+
 def fake_faithfulness() -> pd.DataFrame:
     """A table as that of `summarise`: two baselines, a method and a null order of each network."""
     rows = []
@@ -126,10 +134,7 @@ def _write_model(folder: Path, model: str, names: list[str]) -> pd.DataFrame:
     write_json(
         folder / f"train/{model}/environment.json", {"device": "cpu", "threads": 1, "packages": {"torch": "9.8.7"}}
     )
-    trials = {"model": model, "trial": [1, 0, 2], "lr": [0.003, 0.001, 0.02], "batch_size": 8, "rung": [1, 0, 0]}
-    trials |= {"steps": [20, 10, 10], "crops": [160, 80, 80], "heldout_loss": [0.3, 0.4, 17.5]}
-    write_csv(folder / f"tune/{model}/trials.csv", pd.DataFrame(trials))
-    write_json(folder / f"tune/{model}/tuned.json", {"lr": 0.003, "batch_size": 8})
+    write_trials(folder, model)
     submission = pd.DataFrame({"Filename": ["a.png"] * 40, "Label": [3] * 40})
     write_csv(folder / f"submit/submission_{model}.csv", submission)
     write_json(folder / "submit/neighbours.json", {"near_labelled": 0.9, "changed": {"cnn": 1, "resnet": 3}})

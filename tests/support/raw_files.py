@@ -58,7 +58,7 @@ Change = Callable[[Path], object]
 
 def write_zip(path: Path | BinaryIO, members: dict, compression: int = zipfile.ZIP_DEFLATED) -> None:
     """members: from name, or ZipInfo, to content; None for a member that is not to be there."""
-    with zipfile.ZipFile(path, "w", compression) as archive:
+    with zipfile.ZipFile(path, "w", compression, compresslevel=1) as archive:
         for name, content in members.items():
             if content is not None:
                 archive.writestr(name, content)

@@ -14,7 +14,7 @@ NO_REFERENCE = Reference(torch.zeros(1), torch.eye(1))  # of a model that is nev
 def reference_of(network: nn.Module, architecture: Architecture, crops: np.ndarray | None = None) -> Reference:
     """Take crops, or noise, for those that a network was trained on."""
     if crops is None:
-        crops = np.random.default_rng(0).integers(0, 256, (8, 100, 100, architecture.channels)).astype(np.uint8)
+        crops = np.random.default_rng(0).integers(0, 256, (4, 100, 100, architecture.channels)).astype(np.uint8)
     training = network.training
     outputs = predict_outputs(network, architecture, crops, torch.device("cpu"), "float32")
     network.train(training)
