@@ -1,17 +1,26 @@
-"""Experiments that are queued and run at once, each with a Ray of its own."""
+"""Experiments that are queued and run at once."""
 
 import json
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from test_pipeline import TRAINING, reruns
+import torch
+from test_pipeline import TRAINING, read_json, reruns
 
+from nuclei.models.checkpoint import load_model
+from nuclei.models.predict import predict_probabilities
+from nuclei.task import NETWORKS
 from tools.clone import Clone
 
-QUEUED = {"one-trial": ["tune", "-Stune.trials=1"], "low-lr": ["train_cnn", "-Slr=0.00005", "-Sepochs=1"]}
+SUBMIT = ["primary_metrics", "submit"]
+QUEUED = {
+    "cnn": [*SUBMIT, "-Smodel=cnn", "-Spredict.average=folds", "-Spredict.labelled_neighbours=false"],
+    "low-lr": ["train_cnn", "-Slr=0.00005", "-Sepochs=1"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +33,17 @@ def queue(finished, tmp_path_factory):
     # On a terminal it returns at once; here, when its workers close the output that they share with it.
     clone.run("dvc", "queue", "start", "-j", "2")
     return clone
+
+
+@pytest.fixture
+def applied(queue):
+    """Bring the results of an experiment into the workspace, until the test ends."""
+    yield lambda name: queue.run("dvc", "exp", "apply", name)
+    queue.run("git", "checkout", ".")
+
+
+def stages_run(queue: Clone, name: str) -> list[str]:
+    return re.findall("Running stage '(.+)'", queue.run("dvc", "queue", "logs", name).stdout)
 
 
 def test_queued_experiments_run_at_once_and_leave_no_process(queue):
@@ -39,29 +59,35 @@ def test_exp_show_lists_experiments_with_their_parameters(queue):
         for branch in json.loads(queue.run("dvc", "exp", "show", "--json").stdout)
         for experiment in branch["experiments"] or []
     }
-    assert {name: (params["tune"]["trials"], params["lr"]) for name, params in shown.items()} == {
-        "one-trial": (1, None),
-        "low-lr": (2, 0.00005),
+    assert {name: (params["predict"]["average"], params["lr"]) for name, params in shown.items()} == {
+        "cnn": ("folds", None),
+        "low-lr": ("final", 0.00005),
     }
 
 
-def test_exp_apply_brings_the_results_of_each_into_the_workspace(queue):
-    folder = queue.path / "reports"
-    counts = []
-    for name in QUEUED:
-        queue.run("dvc", "exp", "apply", name)
-        table, curves = pd.read_csv(folder / "tune/resnet/trials.csv"), pd.read_csv(folder / "train/cnn/curves.csv")
-        tuned = json.loads((folder / "tune/resnet/tuned.json").read_text())
-        assert tuned["lr"] == table["lr"][0]
-        counts.append((len(table), curves["epoch"].max()))
-        queue.run("git", "checkout", ".")
-    assert counts == [(1, 2), (2, 1)]
+def test_an_experiment_runs_what_its_parameters_change(queue):
+    assert sorted(stages_run(queue, "cnn")) == SUBMIT
 
 
-def test_lr_on_the_command_line_trains_and_runs_nothing_before(queue):
-    said = queue.run("dvc", "queue", "logs", "low-lr").stdout
-    assert re.findall("Running stage '(.+)'", said) == ["train_cnn"]
-    queue.run("dvc", "exp", "apply", "low-lr")
+def test_metrics_diff_compares_the_two_models(queue):
+    diff = json.loads(queue.run("dvc", "metrics", "diff", "main", "cnn", "--json").stdout)
+    change = diff["reports/metrics.json"]["log_loss"]
+    scores = {name: read_json(queue, f"reports/evaluate/metrics_{name}.json") for name in NETWORKS}
+    assert (change["old"], change["new"]) == (scores["resnet"]["log_loss"], scores["cnn"]["log_loss"])
+
+
+def test_submissions_may_be_the_average_of_the_folds_networks(queue, applied):
+    applied("cnn")
+    models = [load_model(queue.path / f"data/models/cnn/fold_{fold}.safetensors") for fold in range(2)]
+    crops = np.load(queue.path / "data/crops/test.npy")
+    probabilities = [predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True) for model in models]
+    mean, submission = np.mean(probabilities, axis=0), pd.read_csv(queue.path / "reports/submit/submission_cnn.csv")
+    assert np.allclose(mean[np.arange(len(mean)), submission["Label"]], mean.max(axis=1), atol=0.02)
+
+
+def test_lr_on_the_command_line_trains_and_runs_nothing_before(queue, applied):
+    assert stages_run(queue, "low-lr") == ["train_cnn"]
+    applied("low-lr")
     assert reruns(queue) == TRAINING - {"train_cnn"} | {"report"}
     curves = pd.read_csv(queue.path / "reports/train/cnn/curves.csv")
     assert curves["fold"].tolist() == ["0", "1", "all"] and (curves["lr"] <= 0.00005).all()

@@ -1,12 +1,9 @@
 """What only the whole shows: a real `dvc repro` on a tiny sample, and what reruns after a change."""
 
 import json
-import re
 import time
-from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -137,29 +134,6 @@ def test_changed_starting_weights_are_noticed(finished):
         weights.unlink()
 
 
-@pytest.fixture(scope="module")
-def experiment(finished: Clone) -> Iterator[SimpleNamespace]:
-    """What `dvc exp run` ran and wrote with other primary metrics and other submissions."""
-    changes = ("-S", "model=cnn", "-S", "predict.average=folds", "-S", "predict.labelled_neighbours=false")
-    out = finished.run("dvc", "exp", "run", "-n", "cnn", *changes, "primary_metrics", "submit").stdout
-    submission = pd.read_csv(finished.path / "reports/submit/submission_cnn.csv")
-    finished.run("git", "checkout", ".")
-    finished.run("dvc", "checkout")
-    yield SimpleNamespace(ran=re.findall("Running stage '(.+)'", out), submission=submission)
-    finished.run("dvc", "exp", "remove", "cnn")
-
-
-def test_an_experiment_runs_what_its_parameters_change(experiment):
-    assert sorted(experiment.ran) == ["primary_metrics", "submit"]
-
-
-def test_metrics_diff_compares_the_two_models(finished, experiment):
-    diff = json.loads(finished.run("dvc", "metrics", "diff", "main", "cnn", "--json").stdout)
-    change = diff["reports/metrics.json"]["log_loss"]
-    scores = {name: read_json(finished, f"reports/evaluate/metrics_{name}.json") for name in NETWORKS}
-    assert (change["old"], change["new"]) == (scores["resnet"]["log_loss"], scores["cnn"]["log_loss"])
-
-
 def test_metrics_show_lists_both_models(finished):
     metrics = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
     for name in NETWORKS:
@@ -205,14 +179,6 @@ def test_every_held_out_crop_is_scored_once_by_the_network_that_did_not_see_it(f
             probabilities = rows.filter(like="Probability").to_numpy()
             assert np.allclose(probabilities, expected, atol=0.02)  # another number of threads
             assert (probabilities.argmax(axis=1) == rows["Predicted"]).all()
-
-
-def test_submissions_may_be_the_average_of_the_folds_networks(finished, experiment):
-    models = [load_model(finished.path / f"data/models/cnn/fold_{fold}.safetensors") for fold in range(2)]
-    crops = np.load(finished.path / "data/crops/test.npy")
-    probabilities = [predict_probabilities(model, crops, torch.device("cpu"), "auto", tta=True) for model in models]
-    mean = np.mean(probabilities, axis=0)
-    assert np.allclose(mean[np.arange(len(mean)), experiment.submission["Label"]], mean.max(axis=1), atol=0.02)
 
 
 def test_labels_near_a_test_crop_are_weighed_into_its_answer(finished):
