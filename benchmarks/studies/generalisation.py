@@ -105,9 +105,9 @@ def hold_out_each(name: str, setting: Setting, crops: FoldedCrops, workspace: Wo
     for fold in tqdm(crops.held_out, desc=name, unit="fold", leave=False):
         train_set, heldout_set = crops.split(fold)
         train_set = change.extend(train_set, crops.groups[crops.folds != fold])
-        first = 1000 * seed + fold
-        torch.manual_seed(first)  # of layers that a change adds
-        network = change.adapt(build(shape, first)).to(device)
+        weights_seed = 1000 * seed + fold
+        torch.manual_seed(weights_seed)  # of layers that a change adds
+        network = change.adapt(build(shape, weights_seed)).to(device)
         if weights:
             shape.load_pretrained(network, weights)
         if change.simclr:

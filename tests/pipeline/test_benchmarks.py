@@ -61,7 +61,7 @@ def test_each_change_is_compared_with_the_parameters_as_they_are(
     network: str, changes: list[str], raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--raw", str(raw), "--network", network, "--epochs", "1", "--device", "cpu"]
-    options += ["--threads", str(torch.get_num_threads())]
+    options += ["--threads", str(torch.get_num_threads()), "--seed", "1"]
     monkeypatch.setattr(sys, "argv", ["generalisation", *options, *changes])
     generalisation.main()
     table = rows_of(capsys.readouterr().out)

@@ -197,7 +197,8 @@ def run_block(text: str, project: Clone) -> None:
         return
     with chdir(project.path), pytest.MonkeyPatch.context() as patch:
         for words in lines:
-            patch.setattr("sys.argv", [name for word in words for name in sorted(glob(word)) or [word]])  # noqa: PTH207 (any word)
+            expanded = [name for word in words for name in sorted(glob(word)) or [word]]  # noqa: PTH207 (any word)
+            patch.setattr("sys.argv", expanded)
             run_nuclei()
 
 
