@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tifffile
 from consep import draw_tiles, write_consep
-from tissue import some_crops, tissue, write_model
+from tissue import some_crops, tissue, write_model, write_tile
 
 import stages.submit
 from nuclei.cli import main, parse
@@ -102,7 +102,7 @@ def test_predict_on_a_tile_writes_three_files(model, tmp_path, run):
 
 
 def test_a_picture_without_a_resolution_is_taken_for_40x_and_that_is_said(model, tmp_path, run):
-    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png", compress_level=1)
+    write_tile(tmp_path / "tile.png")
     (tmp_path / "nuclei.csv").write_text("x,y\n100,100\n")
     words = [
         "predict",
@@ -179,7 +179,7 @@ def test_results_of_the_folder_one_is_in_have_its_name(model, tmp_path, run, mon
 )
 def test_bad_input_ends_with_one_line_and_writes_nothing(words, complaint, model, tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    PIL.Image.fromarray(tissue()[0]).save("tile.png", compress_level=1)
+    write_tile(Path("tile.png"))
     Path("notes.txt").write_text("mine")
     Path("nuclei.csv").write_text("x,y\n10,10\n900,10\n")
     Path("slide.svs").write_bytes(b"II*\0broken")

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tifffile
-from tissue import tissue
+from tissue import tissue, write_tile
 
 from nuclei.errors import InputError
 from nuclei.inference.crop_files import open_crop_files
@@ -80,7 +80,7 @@ def test_crops_of_another_resolution_are_brought_to_size(folder):
 
 def test_wrong_sizes_say_what_was_expected(folder):
     tile = folder.parent / "tile.png"
-    PIL.Image.fromarray(tissue()[0]).save(tile, compress_level=1)
+    write_tile(tile)
     hint = "cut it to that size, or name the file of its nuclei with --nuclei where it is a tile or slide"
     assert complaint(tile) == f"tile.png: 800x400 pixels, expected 100x100 for a crop: {hint}"
     assert complaint(folder, mpp=0.5) == f"crops/100.png: 100x100 pixels, expected 50x50 for a crop: {hint}"

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tifffile
 from scipy.spatial import cKDTree
-from tissue import tissue, write_model
+from tissue import tissue, write_model, write_tile
 
 from nuclei.cli import act
 from nuclei.data.geojson import read_nuclei
@@ -34,7 +34,7 @@ def wrong(tile, mpp):
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    PIL.Image.fromarray(tissue()[0]).save("tile.png", dpi=DPI, compress_level=1)
+    write_tile(Path("tile.png"), dpi=DPI)
     Path("toy.py").write_text(TOY)
     return tmp_path
 
@@ -214,7 +214,7 @@ def test_crops_stay_crops(work):
 
 def test_an_image_without_resolution_is_not_guessed_at(work):
     write_model(Path("model.safetensors"))
-    PIL.Image.fromarray(tissue()[0]).save("plain.png", compress_level=1)
+    write_tile(Path("plain.png"))
     with pytest.raises(InputError, match=r"^plain\.png: does not tell its resolution: give --mpp"):
         predict("plain.png")
     assert not Path("predictions").exists()

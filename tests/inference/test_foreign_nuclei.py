@@ -7,9 +7,8 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-import PIL.Image
 import pytest
-from tissue import tissue
+from tissue import write_tile
 
 from nuclei.data.geojson import point, read_nuclei
 from nuclei.data.positions import read_positions
@@ -19,7 +18,7 @@ from nuclei.task import COLON
 
 
 def test_positions_in_microns_without_a_resolution_are_refused(tmp_path):
-    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png", compress_level=1)
+    write_tile(tmp_path / "tile.png")
     (tmp_path / "nuclei.csv").write_text("Centroid X µm,Centroid Y µm\n20,20\n", encoding="utf-8")
     outputs = [tmp_path / "out" / name for name in ("a.csv", "a.geojson", "a.png")]
     with pytest.raises(InputError, match=r"does not tell its resolution, and .*nuclei\.csv counts in microns"):

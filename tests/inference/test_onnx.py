@@ -17,6 +17,7 @@ from nuclei.models.backbone import Backbone
 from nuclei.models.calibration import Calibration
 from nuclei.models.checkpoint import Model, load_model
 from nuclei.models.networks import build
+from nuclei.models.small_cnn import SmallCNN
 from nuclei.task import CLASSES
 
 
@@ -62,8 +63,10 @@ def test_the_same_model_gives_the_same_bytes_without_a_trace_of_the_machine(expo
     assert b".py" not in path.read_bytes()
 
 
-def test_a_grey_resnet_can_be_exported(tmp_path):
-    shape = Backbone(1, "resnet18", "pretrained", size=64)
+@pytest.mark.parametrize(
+    "shape", [Backbone(3, "resnet18", "pretrained", size=64), SmallCNN(1, (4, 4, 8, 8), (8, 8), 0.2)], ids=str
+)
+def test_resnets_and_grey_models_can_be_exported(shape, tmp_path):
     calibrations = Calibration(temperature=2.5), Calibration(temperature=1.5)  # of averaged and of single views
     model = Model("cnn", build(shape, seed=0).eval(), shape, *calibrations, NO_REFERENCE)
     assert export_onnx(model, tmp_path / "model.onnx") <= TOLERANCE

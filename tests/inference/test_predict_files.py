@@ -6,7 +6,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import tifffile
-from tissue import tissue, write_model
+from tissue import tissue, write_model, write_tile
 
 from nuclei.crops import Places
 from nuclei.data.cut import cut
@@ -31,7 +31,7 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture
 def tile(tmp_path):
-    PIL.Image.fromarray(tissue()[0]).save(tmp_path / "tile.png", compress_level=1)
+    write_tile(tmp_path / "tile.png")
     tissue()[1][["x", "y"]].to_csv(tmp_path / "nuclei.csv", index=False)
     return tmp_path / "tile.png"
 

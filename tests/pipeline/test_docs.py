@@ -17,14 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
-import PIL.Image
 import pytest
 import yaml
 from dvc.cli import parse_args as parse_dvc
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from ray.autoscaler._private.util import prepare_config, validate_config
 from test_dependencies import ORDER
-from tissue import tissue
+from tissue import write_tile
 
 from nuclei.cli import main as run_nuclei
 from nuclei.cli import parse as parse_nuclei
@@ -184,7 +183,7 @@ def project(finished, tmp_path_factory) -> Clone:
     """A finished project with a tile of the user's in it."""
     clone = Clone(tmp_path_factory.mktemp("docs") / "project")
     shutil.copytree(finished.path, clone.path, symlinks=True)
-    PIL.Image.fromarray(tissue()[0]).save(clone.path / "tile.png", compress_level=1)
+    write_tile(clone.path / "tile.png")
     pd.DataFrame({"x": [100.0, 300.0], "y": [100.0, 200.0]}).to_csv(clone.path / "nuclei.csv", index=False)
     return clone
 

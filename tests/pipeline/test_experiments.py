@@ -76,6 +76,18 @@ def test_metrics_diff_compares_the_two_models(queue):
     assert (change["old"], change["new"]) == (scores["resnet"]["log_loss"], scores["cnn"]["log_loss"])
 
 
+def test_exp_apply_brings_the_results_of_each_into_the_workspace(queue, applied):
+    found = []
+    for name in QUEUED:
+        applied(name)
+        epochs = pd.read_csv(queue.path / "reports/train/cnn/curves.csv")["epoch"].max()
+        primary = read_json(queue, "reports/metrics.json")["log_loss"]
+        scores = {network: read_json(queue, f"reports/evaluate/metrics_{network}.json") for network in NETWORKS}
+        found.append((epochs, [network for network in NETWORKS if scores[network]["log_loss"] == primary]))
+        queue.run("git", "checkout", ".")
+    assert found == [(2, ["cnn"]), (1, ["resnet"])]
+
+
 def test_submissions_may_be_the_average_of_the_folds_networks(queue, applied):
     applied("cnn")
     models = [load_model(queue.path / f"data/models/cnn/fold_{fold}.safetensors") for fold in range(2)]

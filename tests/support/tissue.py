@@ -2,10 +2,12 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from references import reference_of
 
 from nuclei.data.synthetic.canvas import TILE
@@ -31,6 +33,11 @@ def tissue(rows: int = 1, columns: int = 2) -> tuple[np.ndarray, pd.DataFrame]:
             picture[y : y + TILE, x : x + TILE] = tile
             tables.append(nuclei.assign(y=nuclei.y + y, x=nuclei.x + x))
     return picture, pd.concat(tables, ignore_index=True)
+
+
+def write_tile(path: Path, **options: Any) -> None:
+    """Save the tissue as a PNG, hardly compressed: many tests do; `options`: of Pillow."""
+    Image.fromarray(tissue()[0]).save(path, compress_level=1, **options)
 
 
 def some_crops(n: int, channels: int = 3) -> np.ndarray:
