@@ -3,6 +3,7 @@
 import gzip
 import struct
 import zlib
+from functools import cache
 
 from hostile.outcomes import Accepted, Cases, Refused
 from raw_files import GREY, PALETTE, PIXELS, PNGS, RGB, RGB_ALPHA, chunk, crop, header, noise, png
@@ -33,8 +34,13 @@ def ihdr(width: int, height: int, *rest: int) -> bytes:
     return chunk(b"IHDR", struct.pack(">II5B", width, height, *rest))
 
 
+@cache
+def packed_zeros(size: int) -> bytes:
+    return zlib.compress(bytes(size), 1)
+
+
 def bomb(kind: bytes, start: bytes, size: int = 50_000_000) -> bytes:
-    return chunk(kind, start + zlib.compress(bytes(size), 1))
+    return chunk(kind, start + packed_zeros(size))
 
 
 def filled(size: int) -> bytes:

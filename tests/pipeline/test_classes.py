@@ -67,6 +67,8 @@ def project(request, tmp_path_factory, local_ray, unchanged_torch) -> tuple[Path
         "train_resnet.weights": "none",
         "resnet.backbone": "test_resnet",  # timm's smallest
         "resnet.size": 32,
+        "tune": {"trials": 1, "rungs": [0.05]},
+        "explain.methods": ["occlusion"],
     }
     tiny = {key: value for key, value in TINY.items() if key != "sample"}
     change_params(folder / "params.yaml", tiny | own | shown | changes)
