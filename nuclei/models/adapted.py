@@ -15,6 +15,8 @@ from nuclei.models.transforms import MEAN, STD
 from nuclei.params import RESNET18
 from nuclei.tensors import LARGEST_FILE
 
+CAM_REDUCTION = 8  # pixels of the crop per cell of a feature map, at most: coarser ones cannot resolve a nucleus
+
 
 class Adapted(nn.Module):
     """A network behind what it expects: its own normalisation and size; its first layers may be frozen."""
@@ -90,3 +92,27 @@ def import_timm(backbone: str) -> Any:
             f"{LARGEST_FILE // 2**20} MiB: choose a smaller one"
         )
     return timm
+
+
+def feature_maps(network: nn.Module) -> nn.Module | None:
+    """Return the layer of a network of timm whose feature maps are the last of at most 8 pixels of the crop per cell.
+
+    None of a network without feature maps, such as a vision transformer, or with channels last, such as Swin.
+    """
+    if getattr(network, "output_fmt", "NCHW") != "NCHW":
+        return None
+    listed: Any = network.feature_info
+    features = [item["module"] for item in listed if item["reduction"] <= CAM_REDUCTION]
+    return network.get_submodule(features[-1]) if features else None
+
+
+def has_feature_maps(backbone: str) -> bool:
+    """Return whether LayerCAM can explain a network.
+
+    Args:
+        backbone: resnet18, or its name in timm.
+    """
+    if backbone == RESNET18:
+        return True
+    with torch.device("meta"):  # its layers, without their weights
+        return feature_maps(import_timm(backbone).create_model(backbone)) is not None

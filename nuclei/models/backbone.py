@@ -6,13 +6,11 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from nuclei.errors import InputError
-from nuclei.models.adapted import Adapted, import_timm
+from nuclei.models.adapted import Adapted, feature_maps, import_timm
 from nuclei.models.resnet import ResNet, load_resnet
 from nuclei.models.transforms import MEAN
 from nuclei.params import RESNET18, Params
 from nuclei.task import CLASSES, Task
-
-CAM_REDUCTION = 8  # pixels of the crop per cell of a feature map, at most: coarser ones cannot resolve a nucleus
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,4 @@ class Backbone:
         inner = network.network if isinstance(network, Adapted) else network
         if self.backbone == RESNET18:
             return inner.get_submodule("layer2" if self.stem == "pretrained" else "layer3")
-        if getattr(inner, "output_fmt", "NCHW") != "NCHW":
-            return network
-        listed: Any = inner.feature_info
-        features = [item["module"] for item in listed if item["reduction"] <= CAM_REDUCTION]
-        return inner.get_submodule(features[-1]) if features else network
+        return feature_maps(inner) or network

@@ -169,10 +169,13 @@ def plot_search(tables: Mapping[str, pd.DataFrame]) -> Figure:
         for rung, trials in table.groupby("rung"):
             label = f"{trials['steps'].iloc[0]} steps"
             ax.scatter(trials["lr"], trials["heldout_loss"], s=30 * (rung + 1), alpha=0.8, label=label)
-        ax.set(xscale="log", xlabel="peak learning rate", ylabel="loss on the inner fold", title=title)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set(xlabel="peak learning rate", ylabel="loss on the inner fold", title=title)
+        ax.set(xscale="log", yscale="log")  # of a trial that diverges, the loss is hundreds of times that of others
+        for axis, values in ((ax.xaxis, table["lr"]), (ax.yaxis, table["heldout_loss"])):
+            wide = values.max() > 5 * values.min()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5, steps=[1, 2, 5, 10]))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_locator(NullLocator())
         ax.legend(frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
     return figure

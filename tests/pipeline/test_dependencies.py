@@ -31,6 +31,8 @@ NEVER = {
     *("nuclei/errors.py", "nuclei/progress.py", "nuclei/cluster_checks.py"),
     *("nuclei/params.py", "nuclei/checked_yaml.py"),
 }
+# What decides whether a stage goes on, never what it writes: a change of it reruns the stage that uses it.
+ONLY_CHECKED = {"weights": {"explain.methods"}}
 
 
 def modules() -> list[Path]:
@@ -169,6 +171,7 @@ def test_all_parameters_that_a_stage_reads_are_declared_and_no_others(name):
     for network in networks:
         for method in calls & methods(network).keys():
             read |= parameters_read(methods(network)[method], networks)
+    read -= ONLY_CHECKED.get(name, set())
     declared = set(STAGES[name].get("params", []))
     assert not {key for key in read if not any(key == d or key.startswith(f"{d}.") for d in declared)}
     assert not {d for d in declared if not any(key == d or key.startswith(f"{d}.") for key in read)}

@@ -122,6 +122,17 @@ def test_the_search_figure_has_a_panel_per_model_and_a_mark_per_trial():
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["10 steps", "30 steps"]
 
 
+def test_a_trial_that_diverged_leaves_the_others_apart():
+    losses = [1.3, 2.6, 300.0]
+    figure = plot_search({name: table.assign(heldout_loss=losses) for name, table in TRIALS.items()})
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 3
+        first, second, _ = (ax.transAxes.inverted().transform(ax.transData.transform((0.001, y)))[1] for y in losses)
+        assert second - first > 0.1  # of the axis
+
+
 def test_the_deletion_and_insertion_curves_show_each_method_against_the_null_orders():
     figure = FIGURES["deletion_insertion"]()
     assert [ax.get_title() for ax in figure.axes] == [
