@@ -164,7 +164,7 @@ def _threads(threads: int, asked: int) -> Check:
 def _memory(limit: int | None) -> Check:
     if limit is None:
         return Check("memory", "unknown here")
-    lack = "the search may be ended by the system: give the container or job more, or run the stages with threads: 1"
+    lack = "the search may be ended by the system: give the container or job more, or raise tune.cpus_per_trial"
     return Check("memory", f"{limit / GB:.1f} GB may be used", lack if limit < LITTLE_MEMORY else "")
 
 

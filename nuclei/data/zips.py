@@ -17,7 +17,7 @@ from nuclei.data.tables import CONTROL
 from nuclei.errors import InputError, and_others, show
 from nuclei.files import BoundedFile, require_file
 
-LARGEST_MEMBER = 2**20  # bytes: a crop without any compression takes 30,000
+LARGEST_MEMBER = 2**23  # bytes: the largest crop takes half of it without any compression
 LARGEST_DIRECTORY = 2**26  # bytes: as many members
 # What zipfile and Pillow raise for bytes that are not as they should be.
 BROKEN = (

@@ -94,6 +94,15 @@ def test_arrays_hold_the_pixels_in_the_order_of_the_tables(raw, out):
     assert (out / "test.csv").read_text() == "Filename\n13.png\n11.png\n14.png\n12.png\n"
 
 
+def test_the_largest_crops_are_taken_though_noise_does_not_compress(raw, out):
+    pixels = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    for part, numbers in (("train", TRAIN), ("test", TEST)):
+        write_zip(raw / f"{part}.zip", dict.fromkeys([f"{number}.png" for number in numbers], png(pixels)))
+    unpack(raw, out, 3)
+    crops = np.load(out / "train.npy", mmap_mode="r")
+    assert crops.shape == (len(TRAIN), *pixels.shape) and (crops[0] == pixels).all() and (crops[-1] == pixels).all()
+
+
 def test_grey_crops_have_the_luma_of_the_colours(raw, out):
     report = unpack(raw, out, 1)
     crops = np.load(out / "test.npy")

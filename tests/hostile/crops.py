@@ -81,10 +81,10 @@ CROP_CONTENTS = {
         body(chunk(b"IDAT", zlib.compress(SCANLINES + bytes(50_000_000), 1))),
         Accepted("only as much is unpacked as the picture needs"),
     ),
-    "a crop of 1 MiB": (filled(2**20), PASSED_OVER),
-    "a crop of 1 MiB and a byte": (
-        filled(2**20 + 1),
-        Refused(f"{MEMBER}1,048,577 bytes, more than a crop can have (at most 1,048,576): remove it"),
+    "a crop of 8 MiB": (filled(2**23), PASSED_OVER),
+    "a crop of 8 MiB and a byte": (
+        filled(2**23 + 1),
+        Refused(f"{MEMBER}8,388,609 bytes, more than a crop can have (at most 8,388,608): remove it"),
     ),
     "80,000 empty chunks": (with_chunks(chunk(b"prIv", b"") * 80_000), PASSED_OVER),
     "pixels a byte a chunk": (body(*[chunk(b"IDAT", PACKED[at : at + 1]) for at in range(len(PACKED))]), PASSED_OVER),
