@@ -3,11 +3,13 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nuclei.evaluation.comparison import compare
 from nuclei.evaluation.intervals import score_intervals, unit_interval
 from nuclei.evaluation.metrics import score, scores_without_each_group
+from tools.clone import ROOT
 from tools.coverage import ACCURACIES, SETTINGS, effective, equal_networks, group_sizes, interval_coverage, main
 
 STUDIES = 3000  # standard error of a share of 0.95: 0.004
@@ -36,7 +38,7 @@ def test_equal_networks_are_rarely_called_different(setting):
 def test_a_difference_between_networks_is_found_where_groups_suffice():
     """The test above would pass if no difference was ever called significant."""
     rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(179), group_sizes("overlap groups of all folds"))
+    groups = np.repeat(np.arange(140), group_sizes("overlap groups of all folds"))
     labels = rng.integers(0, 2, len(groups))
     first, second = (np.where(rng.random(len(groups)) < accuracy, labels, 1 - labels) for accuracy in (0.8, 0.9))
     result = compare(labels, {"CNN": first, "ResNet18": second}, groups, ["a", "b"])
@@ -58,11 +60,12 @@ def test_what_is_simulated_is_the_interval_that_is_reported():
 
 
 def test_the_settings_are_those_of_the_data_sets():
-    crops = {name: (len(sizes), sum(sizes)) for name, sizes in SETTINGS.items()}
-    assert crops["overlap groups of a fold"] == (58, 1390)
-    assert crops["overlap groups of all folds"] == (179, 7560)
+    groups = pd.read_csv(ROOT / "benchmarks/results/kaggle/groups_cnn.csv")
+    assert list(SETTINGS["overlap groups of all folds"]) == sorted(groups["Crops"], reverse=True)
+    assert (len(groups), sum(groups["Crops"])) == (140, 7560)
+    assert effective(group_sizes("overlap groups of all folds")) == pytest.approx(24.5, abs=0.1)
+    assert (len(SETTINGS["overlap groups of a fold"]), sum(SETTINGS["overlap groups of a fold"])) == (58, 1390)
     assert effective(group_sizes("overlap groups of a fold")) == pytest.approx(6.1, abs=0.1)
-    assert effective(group_sizes("overlap groups of all folds")) == pytest.approx(24.8, abs=0.2)
 
 
 def test_the_command_prints_a_table_with_a_row_per_setting(monkeypatch, capsys):
