@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from nuclei.files import atomic_directory, write_csv
+from nuclei.task import LONGEST_CLASS
 
 
 def numbers(n_train: int, n_test: int) -> tuple[range, range]:
@@ -21,16 +22,22 @@ def numbers(n_train: int, n_test: int) -> tuple[range, range]:
 
 
 def assign_roles(table: pd.DataFrame, test_share: float, seed: int) -> pd.DataFrame:
-    """Draw the test crops, a share of each label and at least one; number all, in no order of what they are.
+    """Draw the test crops, a share of each label, at least one and not all; number all, in no order of what they are.
 
     table: a row a crop with label; the result has the same rows in another order, with role (train, test) and number
     """
     table = table.iloc[np.random.default_rng(seed).permutation(len(table))].reset_index(drop=True)
     labels = table.groupby("label").label
-    test = labels.cumcount() < (test_share * labels.transform("size")).round().clip(lower=1)
+    size = labels.transform("size")
+    test = labels.cumcount() < (test_share * size).round().clip(lower=1, upper=size - 1)
     parts = [table[~test].assign(role="train"), table[test].assign(role="test")]
     named = numbers(*map(len, parts))
     return pd.concat(part.assign(number=number) for part, number in zip(parts, named, strict=True))
+
+
+def is_class_name(name: str) -> bool:
+    """Whether a label can be the name of a class: the pipeline would refuse others, or take them for numbers."""
+    return len(name) <= LONGEST_CLASS and ";" not in name and not name.isdecimal() and name.isprintable()
 
 
 @contextmanager

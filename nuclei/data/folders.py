@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.data.competition import assign_roles, competition_writer
-from nuclei.data.images import SUFFIXES, decode, require_crop
+from nuclei.data.competition import assign_roles, competition_writer, is_class_name
+from nuclei.data.images import SUFFIXES, decode, require_crop, require_utf8
 from nuclei.data.png import LARGEST, SMALLEST
 from nuclei.data.tables import MOST_CROPS
-from nuclei.errors import InputError
-from nuclei.task import MOST_CLASSES
+from nuclei.errors import InputError, show
+from nuclei.task import LONGEST_CLASS, MOST_CLASSES
 
 
 def import_folders(folder: Path, out: Path, test_share: float, seed: int) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -34,6 +34,16 @@ def import_folders(folder: Path, out: Path, test_share: float, seed: int) -> tup
     classes = tuple(sorted(table.label.unique(), key=str.casefold))
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise InputError(f"{folder}: {len(classes)} folders with crops, expected one per class, 2 to {MOST_CLASSES}")
+    spellings: dict[str, str] = {}
+    for name in classes:
+        if not is_class_name(name) or name != name.strip():
+            raise InputError(
+                f"{folder}: a folder {show(name)}, expected the name of a class, of {LONGEST_CLASS} letters at most, "
+                "without a semicolon or space around it: rename it"
+            )
+        other = spellings.setdefault(name.casefold(), name)
+        if other != name:
+            raise InputError(f"{folder}: folders {other} and {name} are one class: put their crops together")
     for name, count in table.label.value_counts().items():
         if count < 2:
             raise InputError(f"{folder / str(name)}: {count} crop, expected two or more: add some")
@@ -58,8 +68,11 @@ def _list_crops(folder: Path) -> pd.DataFrame:
     rows = []
     for path in sorted(folder.glob("*/**/*")):
         parts = path.relative_to(folder).parts
+        if len(parts) > 1 and path.is_symlink() and path.is_dir():  # its crops would not be seen
+            raise InputError(f"{path}: a link to a folder: put the folder itself there")
         if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in parts) or path.is_dir():
             continue
+        require_utf8(str(path.relative_to(folder)), str(folder))
         require_crop(path)
         if len(parts) > 3:
             raise InputError(f"{path}: expected CLASS/crop or CLASS/GROUP/crop below {folder}: move it")

@@ -234,9 +234,9 @@ def _classification(properties: dict[str, Any]) -> str:
     value = properties.get("classification") or ""
     if isinstance(value, dict):
         value = value.get("name") or ": ".join(value.get("names") or [])
-    if not isinstance(value, str):
+    if not isinstance(value, str | int | float):
         raise ValueError
-    return value.strip()
+    return str(value).strip()
 
 
 def _nucleus_of_cell(cell: dict[str, Any]) -> Iterator[Nucleus]:

@@ -37,6 +37,14 @@ def require_crop(path: Path) -> None:
         raise InputError(f"{path}: cannot be read ({error.strerror}): put the crop there, or remove it") from None
 
 
+def require_utf8(name: str, where: str) -> None:
+    """Raise InputError where a name is not UTF-8, as in zips of other systems: no table could hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: the name {name!a} is not UTF-8: rename that file") from None
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[TissueImage]:
     """Open an image.

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.data.competition import assign_roles, competition_writer
+from nuclei.data.competition import assign_roles, competition_writer, is_class_name
 from nuclei.data.cut import cut_all, window
 from nuclei.data.geojson import read_nuclei
-from nuclei.data.images import open_image
+from nuclei.data.images import open_image, require_utf8
 from nuclei.data.positions import GEOJSON, MOST_IMAGES, choose_image, find_positions, image_stem, open_table
 from nuclei.data.tables import MOST_CROPS
 from nuclei.errors import InputError, show
@@ -112,6 +112,8 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
     Raises:
         InputError: Names the file and the row; nothing is written.
     """
+    for slide in slides:
+        require_utf8(slide.name, str(slide.parent))
     task, notes, tables = Task(side=settings.side, mpp=settings.mpp), [], []
     files = find_positions(slides, points)
     left_out, beyond = Counter[str](), 0
@@ -150,12 +152,15 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
         if sum(map(len, tables)) > MOST_CROPS:
             raise InputError(f"{file}: more than {MOST_CROPS:,} labelled nuclei in all: hand in fewer")
     nuclei = pd.concat(tables, ignore_index=True)
+    if nuclei.empty:
+        raise InputError(f"{points[0]}: all nuclei lie at a border, nearer than half a crop: leave out --border skip")
     nuclei["label"], classes = _classes(nuclei, settings.classes, points)
     notes += [f"left out: {count:,} {kind}" for kind, count in left_out.items()]
     if beyond:
         done = "left out" if settings.border == "skip" else "mirrored at it"
         notes.append(f"{beyond:,} crops reach beyond the border of their slide: {done}")
-    if len(slides) == len(points) == 1 and slides[0].stem.casefold() != points[0].stem.casefold():
+    other_name = len(slides) == len(points) == 1 and slides[0].stem.casefold() != points[0].stem.casefold()
+    if other_name and not _names_images(points[0]):
         notes.append(f"{points[0]} has another name than {slides[0]}: are these its nuclei?")
     resolutions = sorted({float(f"{mpp:.3g}") for mpp in nuclei.mpp})
     if len(resolutions) > 1:
@@ -175,9 +180,17 @@ def import_points(slides: Sequence[Path], points: Sequence[Path], out: Path, set
     return Imported(table.drop(columns=["x", "y", "mpp", "image"]), classes, notes)
 
 
+def _names_images(file: Path) -> bool:
+    """Whether a file of nuclei says itself which image they are of."""
+    if file.suffix.lower() in GEOJSON:
+        return False
+    with open_table(file) as (columns, _):
+        return columns.image is not None
+
+
 def _read_geojson(file: Path, settings: Settings, span: float, left_out: Counter[str]) -> Labelled:
     """Read the labelled nuclei of a slide."""
-    if settings.group:
+    if settings.group is not None:
         raise InputError(f"{file}: --group names a column of a table: leave it out, and each slide is a group")
     rows = Labelled.empty("nucleus")
     for number, nucleus in enumerate(read_nuclei(file, span, left_out), start=1):
@@ -194,15 +207,17 @@ def _read_table(file: Path, slides: Sequence[Path], settings: Settings, left_out
     images: dict[str, Labelled | None] = {}  # None: of no slide that was asked for
     count = 0
     with open_table(file) as (columns, read):
-        names = [name for name in LABELS if name in columns.header]
+        names = [name for name in columns.header if name in LABELS]
         if not names:
             raise InputError(f"{file}: no column of labels: call it label, class or classification")
+        if len(names) > 1:
+            raise InputError(f"{file}: columns {' and '.join(names)}: keep the one with the labels")
         wanted = [columns.header.index(names[0])]
-        if settings.group:
+        if settings.group is not None:
             group = settings.group.strip().lower()
-            if group not in columns.header:
+            if columns.header.count(group) != 1:
                 listed = show(",".join(columns.header))
-                raise InputError(f"{file}: no column {show(settings.group)} (--group), found {listed}")
+                raise InputError(f"{file}: expected one column {show(settings.group)} (--group), found {listed}")
             wanted.append(columns.header.index(group))
         for row in read(left_out, wanted):
             if row.image not in images:
@@ -213,7 +228,7 @@ def _read_table(file: Path, slides: Sequence[Path], settings: Settings, left_out
             rows = images[row.image]
             if rows is None:
                 continue
-            if settings.group and not row.texts[1]:
+            if settings.group is not None and not row.texts[1]:
                 raise InputError(f"{row.where}: no {settings.group}: every nucleus needs one")
             if rows.takes(int(row.where.rpartition(" ")[2]), row.x, row.y, row.texts[0], "".join(row.texts[1:])):
                 count += 1
@@ -244,7 +259,7 @@ def _classes(
                 raise InputError(
                     f"{points[0]}: a label {show(name)}, expected one of {', '.join(given)}: see --classes"
                 )
-            if len(name) > LONGEST_CLASS or ";" in name or name.isdecimal() or not name.isprintable():
+            if not is_class_name(name):
                 raise InputError(
                     f"{points[0]}: a label {show(name)}, expected a name of {LONGEST_CLASS} letters at most, without a "
                     "semicolon: rename it"

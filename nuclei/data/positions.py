@@ -198,7 +198,7 @@ def open_table(path: Path) -> Iterator[tuple[Columns, Callable[[Counter[str], Se
             reader = csv.reader(file, delimiter=separator, strict=True)
 
             def rows(left_out: Counter[str], texts: Sequence[int]) -> Iterator[Row]:
-                end = 0
+                end, named, unnamed = 0, "", ""
                 for values in reader:
                     lines, end = reader.line_num - end, reader.line_num
                     where = f"{path}, line {end - lines + 2}"  # the header is the first
@@ -219,7 +219,11 @@ def open_table(path: Path) -> Iterator[tuple[Columns, Callable[[Counter[str], Se
                             f"and {columns.names[1]}: correct it"
                         ) from None
                     wanted = tuple(_value(values, i) for i in texts)
-                    yield Row(where, _value(values, columns.image), x, y, wanted)
+                    image = _value(values, columns.image)
+                    named, unnamed = (named or where, unnamed) if image else (named, unnamed or where)
+                    if named and unnamed:  # it would belong to no image, and be lost
+                        raise InputError(f"{unnamed}: no Image, as other rows have: fill it in")
+                    yield Row(where, image, x, y, wanted)
 
             yield columns, rows
     except OSError as error:
@@ -265,6 +269,11 @@ def choose_image(path: Path, names: list[str], image: str | None) -> str:
     for plain in (_file_name, image_stem):
         matches = [name for name in names if plain(name) == plain(image or "")]
         if len(matches) == 1:
+            others = [name for name in names if name != matches[0] and _file_name(name) == image_stem(image or "")]
+            if others:
+                raise InputError(
+                    f"{path}: its column Image has {matches[0]!a} and {others[0]!a}: write one name for both"
+                )
             return matches[0]
     listed = ", ".join(map(ascii, names[:10])) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
     raise InputError(f"{path}: its column Image names {listed}, expected {image!a}: export the rows of this image")

@@ -32,7 +32,7 @@ class Answer(NamedTuple):
         where: File and line or object, for messages.
         filename: Of the crop.
         label: Its label when it was handed to them.
-        corrected: The name of its class.
+        corrected: The name of its class, "" where they leave it as it is.
         file: The file that holds the answer.
     """
 
@@ -68,7 +68,9 @@ def relabel(raw: Path, corrected: Sequence[Path], out: Path, classes: Sequence[s
     names = training.classes
     numbers = training.rows.set_index("Filename")["Label"].astype(int)
     labels = {filename: names[number] for filename, number in numbers.items()}
-    answers = _check([answer for file in corrected for answer in _read(file)], labels, names, path)
+    earlier = _read_record(raw / "corrections.csv")
+    past = {(row["Filename"], (row["Before"] or "").casefold()) for row in csv.DictReader(io.StringIO(earlier))}
+    answers = _check([answer for file in corrected for answer in _read(file)], labels, names, path, past)
     digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in corrected}
     rows = [
         (filename, labels[filename], answer.corrected, answer.file.name, digests[answer.file])
@@ -82,7 +84,6 @@ def relabel(raw: Path, corrected: Sequence[Path], out: Path, classes: Sequence[s
     lost = [name for name in names if name not in (labels | after).values()]
     if lost:
         raise InputError(f"{path}: no crop of class {lost[0]} would be left{and_others(lost)}: each needs some")
-    earlier = _read_record(raw / "corrections.csv")
     with atomic_directory(out) as folder:
         for file in [*(raw / name for name in FILES), find_groups_file(raw), raw / "positions.csv"]:
             if file and (file.exists() or file.name in FILES):
@@ -133,25 +134,39 @@ def _read_csv(path: Path) -> Iterator[Answer]:
             if header.count(name) != 1:
                 raise InputError(f"{path}: expected one column {name}, found {show(','.join(header))}")
         columns = [header.index(name) for name in ("Filename", "Label", "Corrected")]
+        answers = 0
         for values in reader:
             if len(values) != len(header) and values:
                 raise InputError(
                     f"{path}, line {reader.line_num}: {len(values)} values, expected {len(header)} as in the header"
                 )
-            if values and values[columns[2]].strip():
+            if values:
                 filename, label, corrected = (values[column].strip() for column in columns)
+                answers += bool(corrected)
                 yield Answer(f"{path}, line {reader.line_num}", filename, label, corrected, path)
+        if not answers:
+            raise InputError(f"{path}: no answer in its column Corrected: write the right classes there")
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}): check the quotes") from None
 
 
 def _check(
-    answers: Sequence[Answer], labels: Mapping[str, str], names: Sequence[str], table: Path
+    answers: Sequence[Answer], labels: Mapping[str, str], names: Sequence[str], table: Path, past: set[tuple[str, str]]
 ) -> dict[str, Answer]:
-    """Return the answer about each crop, classes in one spelling. Raises InputError at the first that is in doubt."""
+    """Return the answer about each crop, classes in one spelling. Raises InputError at the first that is in doubt.
+
+    past: crops and labels, in lower case, that they had before earlier corrections
+    """
     spellings = {name.casefold(): name for name in names}
     by_filename: dict[str, Answer] = {}
     for answer in answers:
+        if not answer.corrected:
+            now, label = labels.get(answer.filename, answer.label), answer.label.casefold()
+            if now.casefold() != label and (answer.filename, label) not in past:
+                raise InputError(
+                    f"{answer.where}: Label is {show(answer.label)}, {now} in {table}: write answers into Corrected"
+                )
+            continue
         if answer.filename not in labels:
             raise InputError(f"{answer.where}: {table} has no crop {show(answer.filename)}: is it of another data set?")
         name = spellings.get(answer.corrected.casefold())
@@ -177,19 +192,22 @@ def _read_record(path: Path) -> str:
     """Return the text of an earlier record, "" where there is none."""
     if not path.exists():
         return ""
-    require_file(path)
-    text = path.read_text(encoding="utf-8")
+    try:
+        require_file(path)
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        text = ""
     if not text.startswith(",".join(RECORD) + "\n"):
         raise InputError(f"{path}: not a record of corrections ({','.join(RECORD)}): move it elsewhere")
-    return text
+    return text if text.endswith("\n") else f"{text}\n"
 
 
 def _copy(file: Path, target: Path) -> None:
     try:
         require_file(file)
         shutil.copyfile(file, target)
-    except FileNotFoundError:
-        raise InputError(f"{file}: not there: put it there, it is one of the four files") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{file}: no such file: put it there, it is one of the four") from None
 
 
 def _rewritten(path: Path, labels: Mapping[str, str], names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.data.cut import cut, window
-from nuclei.data.images import SUFFIXES, decode_with_resolution, open_image, require_crop
+from nuclei.data.images import SUFFIXES, decode_with_resolution, open_image, require_crop, require_utf8
 from nuclei.data.resolution import Resolution
 from nuclei.data.zips import open_members
 from nuclei.errors import InputError, warn
@@ -120,8 +120,5 @@ def _checked(names: list[str], path: Path) -> list[str]:
     if not names:
         raise InputError(f"{path}: no crop in it: expected files that end with {', '.join(SUFFIXES)}")
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{path}: the name {name!a} is not UTF-8: rename that file") from None
+        require_utf8(name, str(path))
     return names

@@ -5,6 +5,7 @@ A detector is a function of a tile, RGB, uint8 (H, W, 3), and its resolution, mi
 """
 
 import hashlib
+import traceback
 from collections.abc import Callable
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nuclei.errors import InputError, show
+from nuclei.errors import InputError, one_line, show
 from nuclei.inference.haematoxylin import label_nuclei
 
 
@@ -56,8 +57,8 @@ def load_detector(name: str) -> Detector:
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be run ({error}): mend it, or install what it needs") from None
+    except Exception as error:  # it is the user's code: any may come
+        raise InputError(f"{path}: cannot be run ({_describe(error)}): mend it, or install what it needs") from None
     detect = getattr(module, function, None)
     if not callable(detect):
         raise InputError(f"{path}: has no function {show(function)}: expected FILE.py:FUNCTION")
@@ -67,10 +68,19 @@ def load_detector(name: str) -> Detector:
 
 def _checked(detect: Callable[[np.ndarray, float], Any], name: str, tile: np.ndarray, mpp: float) -> np.ndarray:
     """Return what a detector of the user's returns, if that may be labels."""
-    labels = np.asarray(detect(tile, mpp))
+    try:
+        labels = np.asarray(detect(tile, mpp))
+    except Exception as error:  # as above
+        raise InputError(f"--detector {show(name)}: failed on a tile ({_describe(error)}): mend it") from None
     if labels.dtype.kind not in "iu" or labels.shape != tile.shape[:2] or labels.min(initial=0) < 0:
         raise InputError(
             f"--detector {show(name)}: returned {labels.dtype} {labels.shape} for a tile of {tile.shape[:2]} pixels, "
             "expected integers from 0 on, of the tile's height and width"
         )
     return labels
+
+
+def _describe(error: Exception) -> str:
+    """Say what an error is, and in which line it came up."""
+    line = traceback.extract_tb(error.__traceback__)[-1].lineno
+    return one_line(f"{type(error).__name__}: {str(error)[:200]}; line {line}")

@@ -12,7 +12,7 @@ from nuclei.crops import Places
 from nuclei.data.cut import cut_all, window
 from nuclei.data.geojson import Feature, class_colours, classified, point, read_nuclei
 from nuclei.data.geojson import write_features as write_collection
-from nuclei.data.images import as_channels, open_image
+from nuclei.data.images import SUFFIXES, as_channels, open_image
 from nuclei.data.positions import GEOJSON, Positions, read_positions
 from nuclei.data.tissue_image import TissueImage
 from nuclei.errors import InputError, warn
@@ -142,6 +142,9 @@ def predict_image(
             warn(f"{path} tells {source} alone: taken for {known:.3g} microns per pixel; see --mpp")
         if positions.left_out:
             warn(f"{nuclei}: {positions.left_out}")
+        others = [] if nuclei.stem == path.stem else [nuclei.with_suffix(suffix) for suffix in SUFFIXES]
+        if other := next(filter(Path.exists, others), None):
+            warn(f"{nuclei} has the name of {other}, not of {path}: are these its nuclei?")
         outputs = table, geojson, overlay
         predictions = predict_nuclei(classifier, image, nuclei, used, *outputs, positions, source, features)
     return predictions, used, source

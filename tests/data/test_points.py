@@ -10,6 +10,8 @@ from PIL import Image
 
 from nuclei.cli import act
 from nuclei.data.cut import cut
+from nuclei.data.folders import import_folders
+from nuclei.data.geojson import read_nuclei
 from nuclei.data.points import Settings, import_points
 from nuclei.data.synthetic.example import write_example
 from nuclei.data.unpack import unpack
@@ -116,7 +118,7 @@ REFUSED = {
     "one class": ({"label": "muscle"}, {}, "1 classes, expected 2 to 32"),
     "numbers": ({"label": "3"}, {}, "expected a name of"),
     "no labels": ({"label": ""}, {}, "no labelled nucleus in it"),
-    "no group": ({}, {"group": "slide"}, r"no column 'slide' \(--group\)"),
+    "no group": ({}, {"group": "slide"}, r"expected one column 'slide' \(--group\)"),
     "empty group": ({"patient": ""}, {"group": "patient"}, "line 2: no patient: every nucleus needs one"),
 }
 
@@ -243,3 +245,107 @@ def test_folders_that_hold_no_crops_of_one_size_are_refused(tmp_path):
     (folder / "b/c/d").mkdir(parents=True)
     Image.new("RGB", (40, 40)).save(folder / "b/c/d/3.png")
     refused("expected CLASS/crop or CLASS/GROUP/crop")
+
+
+def rows_of(tiles: Path) -> pd.DataFrame:
+    return pd.read_csv(tiles / "points.csv")
+
+
+MISTAKES = {
+    "an empty Image": (lambda rows: rows.assign(Image=rows["Image"].where(rows.index != 2, "")), "line 4: no Image"),
+    "an Image in the first row alone": (
+        lambda rows: rows.assign(Image=rows["Image"].where(rows.index == 0, "")),
+        "line 3: no Image, as other rows have: fill it in",
+    ),
+    "two spellings of an image": (
+        lambda rows: rows.assign(Image=rows["Image"].where(rows.index > 2, "tile_1")),
+        r"has '(tile_1|tile_1\.png)' and '(tile_1|tile_1\.png)': write one name for both",
+    ),
+    "two columns of labels": (lambda rows: rows.assign(Class="cell"), "columns label and class: keep the one"),
+    "two columns of patients": (
+        lambda rows: rows.assign(**{"Patient": "p"}),
+        r"expected one column 'patient' \(--group\), found",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_nothing_is_left_out_unseen(mistake, tiles, tmp_path):
+    change, message = MISTAKES[mistake]
+    change(rows_of(tiles)).to_csv(tmp_path / "points.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        settings = Settings(100, 0.25, group="patient")
+        import_points(slides(tiles), [tmp_path / "points.csv"], tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_group_without_a_name_is_no_column(tiles, tmp_path):
+    with pytest.raises(InputError, match=r"expected one column '' \(--group\)"):
+        import_points(slides(tiles), [tiles / "points.csv"], tmp_path / "out", Settings(100, 0.25, group=""))
+
+
+def test_a_table_that_names_its_images_may_have_any_name(tiles, tmp_path):
+    done = import_points(slides(tiles)[:1], [tiles / "points.csv"], tmp_path / "out", Settings(100, 0.25))
+    assert not any("another name" in note for note in done.notes)
+
+
+def test_every_class_keeps_a_training_crop(tiles, tmp_path):
+    rows = rows_of(tiles).groupby("label").head(2)
+    rows.to_csv(tmp_path / "points.csv", index=False)
+    settings = Settings(100, 0.25, test_share=0.9)
+    done = import_points(slides(tiles)[:1], [tmp_path / "points.csv"], tmp_path / "out", settings)
+    assert (done.table.groupby("label").role.value_counts() == 1).all()
+
+
+def test_nuclei_that_all_lie_at_the_border_are_an_error_that_says_so(tiles, tmp_path):
+    rows_of(tiles).assign(x=1).to_csv(tmp_path / "points.csv", index=False)
+    settings = Settings(100, 0.25, border="skip")
+    with pytest.raises(InputError, match="all nuclei lie at a border, nearer than half a crop"):
+        import_points(slides(tiles), [tmp_path / "points.csv"], tmp_path / "out", settings)
+
+
+def test_a_name_that_is_not_utf8_is_an_error_that_says_so(tiles, tmp_path):
+    slide = tmp_path / "Pr\udce4p.png"
+    slide.write_bytes(slides(tiles)[0].read_bytes())
+    geojson = slide.with_suffix(".geojson")
+    geojson.write_bytes((tiles / "tile_1.geojson").read_bytes())
+    with pytest.raises(InputError, match=r"the name 'Pr\\udce4p.png' is not UTF-8: rename that file"):
+        import_points([slide], [geojson], tmp_path / "out", Settings(100, 0.25))
+
+
+def test_a_classification_may_be_a_number(tmp_path):
+    geometry = {"type": "Point", "coordinates": [5, 6]}
+    feature = {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": 7}}}
+    (tmp_path / "a.geojson").write_text(json.dumps(feature))
+    (nucleus,) = read_nuclei(tmp_path / "a.geojson")
+    assert nucleus.label == "7"
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["0", "1"], "a folder '0', expected the name of a class"),
+        (["a;b", "c"], "a folder 'a;b', expected the name of a class"),
+        ([" a", "b"], "a folder ' a', expected the name of a class"),
+        (["Tumor", "stroma", "tumor"], "folders Tumor and tumor are one class: put their crops together"),
+        (["M\udcfcller", "b"], r"the name 'M\\udcfcller/0.png' is not UTF-8: rename that file"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(folders, message, tmp_path):
+    for name in folders:
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (32, 32)).save(tmp_path / "in" / name / f"{number}.png")
+    with pytest.raises(InputError, match=message):
+        import_folders(tmp_path / "in", tmp_path / "out", 0.2, 0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_crops_that_is_a_link_is_refused(tmp_path):
+    for name in ("in/a/p1", "in/b/p1", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (32, 32)).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "in/a/p2").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="in/a/p2: a link to a folder: put the folder itself there"):
+        import_folders(tmp_path / "in", tmp_path / "out", 0.2, 0)

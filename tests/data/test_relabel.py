@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -221,3 +222,30 @@ def test_a_class_that_would_lose_its_last_crop_is_kept(raw, tmp_path):
     with pytest.raises(InputError, match=f"no crop of class {second['Label']} would be left: each needs some"):
         relabel(tmp_path / "few", [tmp_path / "corrected.csv"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_answer_in_another_column_is_not_passed_over(raw, handed_out, tmp_path):
+    first, second, *_ = handed_out["Filename"]
+    other = handed_out["Suggested"][0]
+    table = handed_out.assign(Label=handed_out["Label"].where(handed_out["Filename"] != first, other))
+    path = answer(table, tmp_path / "corrected.csv", **{key(second): other})
+    with pytest.raises(InputError, match=f"line 2: Label is '{other}', .*: write answers into Corrected"):
+        relabel(raw, [path], tmp_path / "out")
+    for rows in (handed_out, handed_out.head(0)):
+        with pytest.raises(InputError, match="no answer in its column Corrected"):
+            relabel(raw, [answer(rows, tmp_path / "corrected.csv")], tmp_path / "out")
+
+
+def test_a_record_that_was_saved_by_another_program_is_kept_or_refused(raw, handed_out, tmp_path):
+    record = "Filename,Before,After,File,SHA256\n1.png,a,b,c.csv,0"
+    shutil.copytree(raw, tmp_path / "raw")
+    path = answer(
+        handed_out, tmp_path / "corrected.csv", **{key(handed_out["Filename"][0]): handed_out["Suggested"][0]}
+    )
+    (tmp_path / "raw/corrections.csv").write_text(record, encoding="utf-8-sig")
+    relabel(tmp_path / "raw", [path], tmp_path / "out")
+    written = pd.read_csv(tmp_path / "out/corrections.csv", dtype=str)
+    assert list(written) == record.splitlines()[0].split(",") and len(written) == 2 and written["SHA256"][0] == "0"
+    (tmp_path / "raw/corrections.csv").write_text(record, encoding="utf-16")
+    with pytest.raises(InputError, match="not a record of corrections"):
+        relabel(tmp_path / "raw", [path], tmp_path / "again")

@@ -62,7 +62,7 @@ BAD_MEMBERS = {
     ),
     "50 MB": (
         crop(bytes(50_000_000)),
-        f"{MEMBER}: 50,000,000 bytes, more than a crop can have (at most 1,048,576): remove it",
+        f"{MEMBER}: 50,000,000 bytes, more than a crop can have (at most 8,388,608): remove it",
     ),
     "50 MB said to be little": (
         both(crop(bytes(50_000_000)), entry(24, struct.pack("<I", 30_000))),

@@ -302,7 +302,7 @@ ZIPS: Cases = {
     "more packed bytes than there are": (crafted(central={"packed_size": 10**9}), SHARED),
     "4 GB, it says": (
         crafted(central={"size": BIG - 1}),
-        Refused(f"{MEMBER}4,294,967,294 bytes, more than a crop can have (at most 1,048,576): remove it"),
+        Refused(f"{MEMBER}4,294,967,294 bytes, more than a crop can have (at most 8,388,608): remove it"),
     ),
     "zip64": (zip64, Accepted("large zips are written so")),
     "zip64 with an endless size": (

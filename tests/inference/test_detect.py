@@ -28,6 +28,9 @@ def dark(tile, mpp):
 
 def wrong(tile, mpp):
     return np.zeros(tile.shape)
+
+def one_argument(tile):
+    return tile
 """
 
 
@@ -141,7 +144,12 @@ PINK = np.full((300, 300, 3), (230, 150, 190), np.uint8)
         (
             PINK,
             ["--mpp", "0.25", "--detector", "broken.py:dark"],
-            "broken.py: cannot be run (No module named 'nothing'",
+            "broken.py: cannot be run (ModuleNotFoundError: No module named 'nothing'; line 1): mend it",
+        ),
+        (
+            PINK,
+            ["--mpp", "0.25", "--detector", "toy.py:one_argument"],
+            "--detector 'toy.py:one_argument': failed on a tile (TypeError: one_argument() takes 1 positional argument",
         ),
         (
             PINK,

@@ -65,6 +65,14 @@ def test_nuclei_of_several_slides_are_found_by_name(nuclei, work):
         assert [line.split(",")[:2] for line in lines[1:]] == [["100", "100"], [x, x]]
 
 
+@pytest.mark.parametrize(("nuclei", "warned"), [("slides/case_2.csv", True), ("nuclei/case_2.csv", False)])
+def test_nuclei_with_the_name_of_another_image_beside_them_are_warned_of(nuclei, warned, work, capsys):
+    shutil.copy("nuclei/case_2.csv", "slides")
+    predict("--nuclei", nuclei, slides=("slides/case_1.png",))
+    warning = f"{nuclei} has the name of slides/case_2.png, not of slides/case_1.png: are these its nuclei?"
+    assert (warning in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize(
     ("nuclei", "message"),
     [
