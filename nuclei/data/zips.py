@@ -110,7 +110,7 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """Return what is in a member. Raises InputError where it is damaged."""
     try:
         with archive.open(info) as member:
-            return member.read(LARGEST_MEMBER)  # no more, whatever size the zip claims
+            return member.read(info.file_size + 1)  # no more than it says, whatever there is
     except BROKEN:
         where = f"{archive.filename}, member {show(info.orig_filename)}"
         raise InputError(f"{where}: damaged: copy or download the zip again") from None

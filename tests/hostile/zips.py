@@ -179,8 +179,8 @@ ZIPS: Cases = {
         Refused(f"{MEMBER}there is another '3.png': keep one"),
     ),
     "the same member twice, the second a bomb": (
-        crafted(also=[Entry("train/3.png", bytes(2**21))]),
-        Refused(f"{MEMBER}2,097,152 bytes, more than a crop can have"),
+        crafted(also=[Entry("train/3.png", bytes(2**24))]),
+        Refused(f"{MEMBER}16,777,216 bytes, more than a crop can have"),
     ),
     "a member without a name": (
         crafted(also=[Entry("", b"x")]),
