@@ -132,6 +132,21 @@ def _find_layout(path: Path) -> str:
     )
 
 
+def read_magnification(path: Path) -> float | None:
+    """Return the objective, such as 20, in whose pixels HoVer-Net gives the nuclei of a slide; None where none is told.
+
+    Args:
+        path: Of a file that `read_nuclei` reads.
+    """
+    with _open_json(path) as events:
+        for prefix, event, value in events:
+            if prefix == "mag" and event == "number":
+                return float(value) if value > 0 else None
+            if prefix == "" and (event == "start_array" or value in LAYOUTS):  # HoVer-Net writes it before
+                return None
+    return None
+
+
 def _items(path: Path, layout: str) -> Iterator[Any]:
     with _open_json(path) as events:
         if layout == "nuc":

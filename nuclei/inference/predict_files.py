@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from nuclei.crops import Places
 from nuclei.data.cut import cut_all, window
-from nuclei.data.geojson import Feature, class_colours, classified, point, read_nuclei
+from nuclei.data.geojson import Feature, class_colours, classified, point, read_magnification, read_nuclei
 from nuclei.data.geojson import write_features as write_collection
 from nuclei.data.images import SUFFIXES, as_channels, open_image
 from nuclei.data.positions import GEOJSON, Positions, read_positions
@@ -132,6 +132,12 @@ def predict_image(
         known, source = (mpp, "--mpp") if mpp else (image.mpp, image.mpp_source)
         used = known or task.mpp
         positions = read_positions(nuclei, path.name, window(used, task))
+        mag = read_magnification(nuclei) if nuclei.suffix.lower() in GEOJSON else None
+        if mag and not 0.8 < 10 / mag / used < 1.25:
+            raise InputError(
+                f"{nuclei}: its nuclei are in pixels of {mag:g}x, {10 / mag:.3g} microns each, those of {path} have "
+                f"{used:.3g}: run HoVer-Net at that resolution (--proc_mag={10 / used:.0f})"
+            )
         if positions.microns and not known:
             raise InputError(f"{path}: does not tell its resolution, and {nuclei} counts in microns: give --mpp")
         positions = _in_pixels(positions, used, image, nuclei)

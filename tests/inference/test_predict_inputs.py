@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def test_nuclei_of_several_slides_are_found_by_name(nuclei, work):
         lines = Path(f"predictions/case_{number}_predictions.csv").read_text().splitlines()
         x = str(199 + number)
         assert [line.split(",")[:2] for line in lines[1:]] == [["100", "100"], [x, x]]
+
+
+@pytest.mark.parametrize(("mag", "refused"), [(20, True), (40.0, False), (None, False)])
+def test_nuclei_in_pixels_of_another_magnification_are_refused(mag, refused, work):
+    nuclei = {"mag": mag, "nuc": {"1": {"bbox": [], "centroid": [100, 100], "contour": None, "type": None}}}
+    Path("case_1.json").write_text(json.dumps(nuclei))
+    with pytest.raises(InputError, match=r"in pixels of 20x, 0\.5 microns each, those of") if refused else nullcontext():
+        predict("--nuclei", "case_1.json", slides=("slides/case_1.png",))
+    assert Path("predictions/case_1_predictions.csv").exists() != refused
 
 
 @pytest.mark.parametrize(("nuclei", "warned"), [("slides/case_2.csv", True), ("nuclei/case_2.csv", False)])
