@@ -31,6 +31,12 @@ class Task(NamedTuple):
 COLON = Task()
 
 
+def is_class_name(text: str) -> bool:
+    """Whether a text can be the name of a class; a number would be a label, and semicolons stand between names."""
+    fits = 0 < len(text) <= LONGEST_CLASS and text == text.strip() and text.isprintable()
+    return fits and ";" not in text and not text.isdecimal()
+
+
 def read_task(folder: Path) -> Task:
     """Read what the stage `unzip` wrote beside the crops in `folder`."""
     values = json.loads((folder / "task.json").read_text())

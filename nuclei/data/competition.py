@@ -12,7 +12,6 @@ import pandas as pd
 from PIL import Image
 
 from nuclei.files import atomic_directory, write_csv
-from nuclei.task import LONGEST_CLASS
 
 
 def numbers(n_train: int, n_test: int) -> tuple[range, range]:
@@ -33,11 +32,6 @@ def assign_roles(table: pd.DataFrame, test_share: float, seed: int) -> pd.DataFr
     parts = [table[~test].assign(role="train"), table[test].assign(role="test")]
     named = numbers(*map(len, parts))
     return pd.concat(part.assign(number=number) for part, number in zip(parts, named, strict=True))
-
-
-def is_class_name(name: str) -> bool:
-    """Whether a label can be the name of a class: the pipeline would refuse others, or take them for numbers."""
-    return len(name) <= LONGEST_CLASS and ";" not in name and not name.isdecimal() and name.isprintable()
 
 
 @contextmanager

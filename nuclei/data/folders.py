@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.data.competition import assign_roles, competition_writer, is_class_name
+from nuclei.data.competition import assign_roles, competition_writer
 from nuclei.data.images import SUFFIXES, decode, require_crop, require_utf8
 from nuclei.data.png import LARGEST, SMALLEST
 from nuclei.data.tables import MOST_CROPS
 from nuclei.errors import InputError, show
-from nuclei.task import LONGEST_CLASS, MOST_CLASSES
+from nuclei.task import LONGEST_CLASS, MOST_CLASSES, is_class_name
 
 
 def import_folders(folder: Path, out: Path, test_share: float, seed: int) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -36,7 +36,7 @@ def import_folders(folder: Path, out: Path, test_share: float, seed: int) -> tup
         raise InputError(f"{folder}: {len(classes)} folders with crops, expected one per class, 2 to {MOST_CLASSES}")
     spellings: dict[str, str] = {}
     for name in classes:
-        if not is_class_name(name) or name != name.strip():
+        if not is_class_name(name):
             raise InputError(
                 f"{folder}: a folder {show(name)}, expected the name of a class, of {LONGEST_CLASS} letters at most, "
                 "without a semicolon or space around it: rename it"

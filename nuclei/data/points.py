@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.data.competition import assign_roles, competition_writer, is_class_name
+from nuclei.data.competition import assign_roles, competition_writer
 from nuclei.data.cut import cut_all, window
 from nuclei.data.geojson import read_nuclei
 from nuclei.data.images import open_image, require_utf8
 from nuclei.data.positions import GEOJSON, MOST_IMAGES, choose_image, find_positions, image_stem, open_table
 from nuclei.data.tables import MOST_CROPS
 from nuclei.errors import InputError, show
-from nuclei.task import LONGEST_CLASS, MOST_CLASSES, Task
+from nuclei.task import LONGEST_CLASS, MOST_CLASSES, Task, is_class_name
 
 LABELS = ("label", "class", "classification")  # names of the column of a table, in any case
 UNLABELLED = "without a label"

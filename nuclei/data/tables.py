@@ -20,7 +20,7 @@ from nuclei.data.groups import (
 )
 from nuclei.errors import InputError, and_others, show
 from nuclei.files import require_file
-from nuclei.task import CLASSES, LONGEST_CLASS, MOST_CLASSES
+from nuclei.task import CLASSES, LONGEST_CLASS, MOST_CLASSES, is_class_name
 
 MOST_CROPS = 2**20  # a part
 MOST_COLUMNS = 10_000  # with different names: each may be the group's
@@ -87,7 +87,7 @@ def _class_names(path: Path, labels: pd.Series) -> tuple[str, ...]:
     names: dict[str, str] = {}
     for line, label in labels.items():
         name = label.strip()
-        if name.isdecimal() or ";" in name or len(name) > LONGEST_CLASS:
+        if not is_class_name(name):
             raise InputError(
                 f"{path}, line {line}: Label is {show(label)}, expected the name of a class, without a semicolon and "
                 f"of {LONGEST_CLASS} characters at most: set `classes` in params.yaml where labels are numbers"

@@ -14,6 +14,7 @@ from nuclei.data.geojson import Feature, class_colours, classified, point, read_
 from nuclei.data.geojson import write_features as write_collection
 from nuclei.data.images import SUFFIXES, as_channels, open_image
 from nuclei.data.positions import GEOJSON, Positions, read_positions
+from nuclei.data.resolution import from_power
 from nuclei.data.tissue_image import TissueImage
 from nuclei.errors import InputError, warn
 from nuclei.figures import save_figure
@@ -133,9 +134,10 @@ def predict_image(
         used = known or task.mpp
         positions = read_positions(nuclei, path.name, window(used, task))
         mag = read_magnification(nuclei) if nuclei.suffix.lower() in GEOJSON else None
-        if mag and not 0.8 < 10 / mag / used < 1.25:
+        told = from_power(mag).mpp if mag else None
+        if told and not 0.8 < told / used < 1.25:
             raise InputError(
-                f"{nuclei}: its nuclei are in pixels of {mag:g}x, {10 / mag:.3g} microns each, those of {path} have "
+                f"{nuclei}: its nuclei are in pixels of {mag:g}x, {told:.3g} microns each, those of {path} have "
                 f"{used:.3g}: run HoVer-Net at that resolution (--proc_mag={10 / used:.0f})"
             )
         if positions.microns and not known:
